@@ -1,0 +1,265 @@
+//! Options: what they mean, their defaults, bounds and units, and their validation.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Repr, Result};
+
+/// When an append answers, and what its records survive.
+///
+/// | level | `append` returns when | survives a killed process | survives power loss |
+/// |---|---|---|---|
+/// | [`Written`](Durability::Written) | it is in the page cache | yes | what a flush covered |
+/// | [`Interval`](Durability::Interval) | it is in the page cache, a flush is due within that time | yes | all but about the last interval and the flush itself |
+/// | [`Synced`](Durability::Synced) | it is on the device | yes | yes |
+///
+/// The level is set for a log ([`LogOptions::durability`]), for a topic ([`TopicConfig::durability`]), and for one
+/// append ([`Topic::append_with`](crate::Topic::append_with)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// In the page cache when `append` returns; on the device when the system or a later flush puts it there.
+    Written,
+    /// In the page cache when `append` returns; the background flush is due within this time. One millisecond at
+    /// least.
+    Interval(Duration),
+    /// On the device (`fdatasync`) when `append` returns. Appends that wait at the same time share one sync.
+    Synced,
+}
+
+impl Default for Durability {
+    /// `Interval` of 50 ms.
+    fn default() -> Self {
+        Self::Interval(Duration::from_millis(50))
+    }
+}
+
+impl Durability {
+    fn validate(self) -> Result<()> {
+        match self {
+            Self::Interval(interval) if interval < Duration::from_millis(1) => {
+                invalid("durability", "an interval below 1 ms; use Durability::Synced")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where to begin reading.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Start {
+    /// At the log start offset: everything that is there.
+    #[default]
+    Earliest,
+    /// At the log end offset: only what comes from now on.
+    Latest,
+    /// At this offset of every partition that is read. An error of kind
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) where that is outside.
+    Offset(u64),
+}
+
+/// The most partitions a topic can have.
+pub const MAX_PARTITIONS: u32 = 100_000;
+
+/// The least and the most that a segment's size can be set to, in bytes.
+pub(crate) const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 16 << 30;
+/// The most that the limit of a record's size can be set to, in bytes.
+pub(crate) const MAX_RECORD_BYTES_MAX: u64 = 64 << 20;
+
+/// What a topic is created with. Kept on disk with the topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicConfig {
+    pub(crate) partitions: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) durability: Option<Durability>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) segment_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) segment_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_record_bytes: Option<u64>,
+}
+
+impl TopicConfig {
+    /// A topic of `partitions` partitions (1 to [`MAX_PARTITIONS`]) and the log's own settings for the rest.
+    pub fn with_partitions(partitions: u32) -> Self {
+        Self { partitions, durability: None, segment_bytes: None, segment_ms: None, max_record_bytes: None }
+    }
+
+    /// The durability of appends that don't name one. Default: the log's.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// The size of a segment file in bytes at which a new one is begun. 64 KiB to 16 GiB. Default: the log's.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = Some(bytes);
+        self
+    }
+
+    /// The age of a segment at which the next append begins a new one; milliseconds by default granularity, at least
+    /// 1 ms. Default: the log's.
+    pub fn segment_age(mut self, age: Duration) -> Self {
+        self.segment_ms = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// The most that a record's key, value and headers may take together, in bytes. 1 byte to 64 MiB. Default: the
+    /// log's.
+    pub fn max_record_bytes(mut self, bytes: u64) -> Self {
+        self.max_record_bytes = Some(bytes);
+        self
+    }
+
+    /// The number of partitions.
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.partitions == 0 || self.partitions > MAX_PARTITIONS {
+            return invalid(
+                "partitions",
+                format!("{} partitions; 1 to {MAX_PARTITIONS} are possible", self.partitions),
+            );
+        }
+        if let Some(durability) = self.durability {
+            durability.validate()?;
+        }
+        validate_sizes(self.segment_bytes, self.segment_ms, self.max_record_bytes)
+    }
+}
+
+/// How a log is opened. Made by [`Log::options`](crate::Log::options).
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    pub(crate) durability: Durability,
+    pub(crate) segment_bytes: u64,
+    pub(crate) segment_ms: Option<u64>,
+    pub(crate) max_record_bytes: u64,
+    pub(crate) allow_unknown_file_system: bool,
+    pub(crate) in_memory: bool,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::default(),
+            segment_bytes: 64 << 20,
+            segment_ms: None,
+            max_record_bytes: 1 << 20,
+            allow_unknown_file_system: false,
+            in_memory: false,
+        }
+    }
+}
+
+impl LogOptions {
+    /// The durability of appends where neither the topic nor the append names one. Default: `Interval` of 50 ms.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The size of a segment file in bytes at which a new one is begun. 64 KiB to 16 GiB, default 64 MiB. The file
+    /// has this length from the start but takes only the space that is used, give or take a few MiB.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// The age of a segment at which the next append begins a new one, counted in milliseconds. At least 1 ms.
+    /// Default: none but the format's own limit of 49 days.
+    pub fn segment_age(mut self, age: Duration) -> Self {
+        self.segment_ms = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// The most that a record's key, value and headers may take together, in bytes. 1 byte to 64 MiB, default 1 MiB.
+    pub fn max_record_bytes(mut self, bytes: u64) -> Self {
+        self.max_record_bytes = bytes;
+        self
+    }
+
+    /// Also use a file system that tidelog doesn't know (network ones are refused all the same). Default: no.
+    ///
+    /// It has to keep a lock until the holder dies, share a mapping between all who open the file, and have written
+    /// what `fdatasync` says it has.
+    pub fn allow_unknown_file_system(mut self, allow: bool) -> Self {
+        self.allow_unknown_file_system = allow;
+        self
+    }
+
+    /// Keep everything in memory, in a file system of its own that is gone when the log is closed: for tests. The
+    /// path given to `open` is then a mere name.
+    pub fn in_memory(mut self) -> Self {
+        self.in_memory = true;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        self.durability.validate()?;
+        validate_sizes(Some(self.segment_bytes), self.segment_ms, Some(self.max_record_bytes))
+    }
+}
+
+fn validate_sizes(segment_bytes: Option<u64>, segment_ms: Option<u64>, max_record_bytes: Option<u64>) -> Result<()> {
+    if let Some(bytes) = segment_bytes {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) {
+            let bounds = format!("{bytes} bytes; {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} are possible");
+            return invalid("segment_bytes", bounds);
+        }
+    }
+    if segment_ms == Some(0) {
+        return invalid("segment_age", "less than 1 ms");
+    }
+    if let Some(bytes) = max_record_bytes {
+        if bytes == 0 || bytes > MAX_RECORD_BYTES_MAX {
+            return invalid("max_record_bytes", format!("{bytes} bytes; 1 to {MAX_RECORD_BYTES_MAX} are possible"));
+        }
+    }
+    Ok(())
+}
+
+fn invalid<T>(option: &'static str, reason: impl Into<String>) -> Result<T> {
+    Err(Repr::InvalidConfig { option, reason: reason.into() }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn defaults_are_valid() {
+        LogOptions::default().validate().unwrap();
+        TopicConfig::with_partitions(1).validate().unwrap();
+        TopicConfig::with_partitions(MAX_PARTITIONS).validate().unwrap();
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused_by_name() {
+        let log = LogOptions::default;
+        let topic = || TopicConfig::with_partitions(1);
+        for (outcome, option) in [
+            (TopicConfig::with_partitions(0).validate(), "partitions"),
+            (TopicConfig::with_partitions(MAX_PARTITIONS + 1).validate(), "partitions"),
+            (topic().segment_bytes(SEGMENT_BYTES_MIN - 1).validate(), "segment_bytes"),
+            (topic().segment_bytes(SEGMENT_BYTES_MAX + 1).validate(), "segment_bytes"),
+            (topic().segment_age(Duration::from_micros(999)).validate(), "segment_age"),
+            (topic().max_record_bytes(0).validate(), "max_record_bytes"),
+            (topic().durability(Durability::Interval(Duration::ZERO)).validate(), "durability"),
+            (log().max_record_bytes(MAX_RECORD_BYTES_MAX + 1).validate(), "max_record_bytes"),
+            (log().segment_bytes(0).validate(), "segment_bytes"),
+            (log().durability(Durability::Interval(Duration::from_micros(1))).validate(), "durability"),
+        ] {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.to_string().contains(option), "{error}");
+        }
+    }
+}

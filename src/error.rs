@@ -1,0 +1,297 @@
+//! The one error of the crate.
+//!
+//! [`Error`] carries an [`ErrorKind`] to decide on, a message that names the thing (topic, file, limit) to read, and
+//! accessors for the places that a program may want to act on: the offset to go on at, the ranges that were appended,
+//! the process that holds a lock. It is `Send + Sync` and one pointer wide, so results stay small on the hot path.
+
+use std::{
+    fmt, io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::place::AppendedRange;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for a program to decide on. More kinds may come.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The operating system refused a file operation.
+    Io,
+    /// No space is left for what was to be written. Reads go on; appends succeed again once there is space.
+    StorageFull,
+    /// Another process (or another [`Log`](crate::Log) of this one) has the folder open.
+    Locked,
+    /// The path is there but is not a folder.
+    NotADirectory,
+    /// A topic or group name breaks the naming rule, or is reserved.
+    InvalidName,
+    /// An option is out of its bounds.
+    InvalidConfig,
+    /// The folder was written by a newer version of the format than this crate reads.
+    UnsupportedFormat,
+    /// The folder lies on a file system that is a network one, or unknown and not allowed by the options.
+    UnsupportedFileSystem,
+    /// A record, its key or its headers exceed their limit.
+    RecordTooLarge,
+    /// `create_topic` found the topic in place.
+    TopicExists,
+    /// No topic has that name.
+    UnknownTopic,
+    /// The topic has no partition with that number.
+    UnknownPartition,
+    /// The topic exists with another partition count than the one asked for.
+    PartitionCountMismatch,
+    /// The offset lies outside what the partition holds: see [`Error::valid_offsets`].
+    OffsetOutOfRange,
+    /// What a file holds is not what was written: see [`Error::path`], [`Error::file_position`] and
+    /// [`Error::resume_offset`].
+    Corruption,
+    /// A sync failed earlier; the partition takes no appends until the log was closed and opened again.
+    Poisoned,
+    /// The group has a consumer already.
+    GroupInUse,
+    /// The partition isn't among those that the consumer reads.
+    NotAssigned,
+    /// The log was closed.
+    Closed,
+}
+
+/// Why an operation of this crate failed. See [`ErrorKind`] for the kinds.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Repr>);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Repr {
+    #[error("can't {operation} {}: {source}", .path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("can't {operation} {}: no space left on the device", .path.display())]
+    StorageFull { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("the folder {} is open in {}", .path.display(), Holder(.process_id))]
+    Locked { path: PathBuf, process_id: Option<u32> },
+    #[error("{} is not a folder", .path.display())]
+    NotADirectory { path: PathBuf },
+    #[error("{what} name {name:?} {reason}")]
+    InvalidName { what: &'static str, name: String, reason: &'static str },
+    #[error("option {option}: {reason}")]
+    InvalidConfig { option: &'static str, reason: String },
+    #[error("{} has format version {found}, this version of tidelog reads up to {supported}", .path.display())]
+    UnsupportedFormat { path: PathBuf, found: u32, supported: u32 },
+    #[error("{} lies on {file_system}, {reason}", .path.display())]
+    UnsupportedFileSystem { path: PathBuf, file_system: String, reason: &'static str },
+    #[error("{what} takes {bytes} bytes, the limit is {limit}")]
+    RecordTooLarge { what: &'static str, bytes: u64, limit: u64 },
+    #[error("topic {topic:?} exists already")]
+    TopicExists { topic: String },
+    #[error("there is no topic {topic:?}")]
+    UnknownTopic { topic: String },
+    #[error("topic {topic:?} has {count} partitions, there is no partition {partition}")]
+    UnknownPartition { topic: String, partition: u32, count: u32 },
+    #[error("topic {topic:?} has {existing} partitions, {requested} were asked for")]
+    PartitionCountMismatch { topic: String, existing: u32, requested: u32 },
+    #[error("offset {offset} of {topic}-{partition} is out of range, which is {} to {}", .valid.start, .valid.end)]
+    OffsetOutOfRange { topic: String, partition: u32, offset: u64, valid: Range<u64> },
+    #[error("{} is damaged at position {position}: {detail}{}", .path.display(), Damaged(.offsets))]
+    Corruption { path: PathBuf, position: u64, offsets: Option<Range<u64>>, detail: String },
+    #[error("{topic}-{partition} takes no appends until the log is opened again: {reason}")]
+    Poisoned { topic: String, partition: u32, reason: Arc<str> },
+    #[error("group {group:?} has a consumer already")]
+    GroupInUse { group: String },
+    #[error("{topic}-{partition} is not assigned to this consumer")]
+    NotAssigned { topic: String, partition: u32 },
+    #[error("the log was closed")]
+    Closed,
+    #[error("after {} ranges were appended: {source}", .appended.len())]
+    PartialAppend { appended: Vec<AppendedRange>, source: Error },
+}
+
+/// Names the holder of a lock in a message.
+struct Holder<'a>(&'a Option<u32>);
+
+impl fmt::Display for Holder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(id) if *id == std::process::id() => write!(f, "this process ({id}) already"),
+            Some(id) => write!(f, "process {id}"),
+            None => write!(f, "another process"),
+        }
+    }
+}
+
+/// Names the offsets that damage took, where they are known.
+struct Damaged<'a>(&'a Option<Range<u64>>);
+
+impl fmt::Display for Damaged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(range) => write!(f, "; offsets {} to {} can't be read", range.start, range.end),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<Repr> for Error {
+    fn from(repr: Repr) -> Self {
+        Self(Box::new(repr))
+    }
+}
+
+impl Error {
+    /// What went wrong, to decide on.
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Repr::Io { .. } => ErrorKind::Io,
+            Repr::StorageFull { .. } => ErrorKind::StorageFull,
+            Repr::Locked { .. } => ErrorKind::Locked,
+            Repr::NotADirectory { .. } => ErrorKind::NotADirectory,
+            Repr::InvalidName { .. } => ErrorKind::InvalidName,
+            Repr::InvalidConfig { .. } => ErrorKind::InvalidConfig,
+            Repr::UnsupportedFormat { .. } => ErrorKind::UnsupportedFormat,
+            Repr::UnsupportedFileSystem { .. } => ErrorKind::UnsupportedFileSystem,
+            Repr::RecordTooLarge { .. } => ErrorKind::RecordTooLarge,
+            Repr::TopicExists { .. } => ErrorKind::TopicExists,
+            Repr::UnknownTopic { .. } => ErrorKind::UnknownTopic,
+            Repr::UnknownPartition { .. } => ErrorKind::UnknownPartition,
+            Repr::PartitionCountMismatch { .. } => ErrorKind::PartitionCountMismatch,
+            Repr::OffsetOutOfRange { .. } => ErrorKind::OffsetOutOfRange,
+            Repr::Corruption { .. } => ErrorKind::Corruption,
+            Repr::Poisoned { .. } => ErrorKind::Poisoned,
+            Repr::GroupInUse { .. } => ErrorKind::GroupInUse,
+            Repr::NotAssigned { .. } => ErrorKind::NotAssigned,
+            Repr::Closed => ErrorKind::Closed,
+            Repr::PartialAppend { source, .. } => source.kind(),
+        }
+    }
+
+    /// The file or folder that the error is about.
+    pub fn path(&self) -> Option<&Path> {
+        match &*self.0 {
+            Repr::Io { path, .. }
+            | Repr::StorageFull { path, .. }
+            | Repr::Locked { path, .. }
+            | Repr::NotADirectory { path }
+            | Repr::UnsupportedFormat { path, .. }
+            | Repr::UnsupportedFileSystem { path, .. }
+            | Repr::Corruption { path, .. } => Some(path),
+            Repr::PartialAppend { source, .. } => source.path(),
+            _ => None,
+        }
+    }
+
+    /// Kind [`Corruption`](ErrorKind::Corruption): where in the file, in bytes.
+    pub fn file_position(&self) -> Option<u64> {
+        match &*self.0 {
+            Repr::Corruption { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
+
+    /// Kind [`Corruption`](ErrorKind::Corruption) of a partition: the offsets that can't be read. Some of them may
+    /// never have been used.
+    pub fn damaged_offsets(&self) -> Option<Range<u64>> {
+        match &*self.0 {
+            Repr::Corruption { offsets, .. } => offsets.clone(),
+            _ => None,
+        }
+    }
+
+    /// Where reading can go on: behind the damage for kind [`Corruption`](ErrorKind::Corruption), the earliest
+    /// readable offset for an [`OffsetOutOfRange`](ErrorKind::OffsetOutOfRange) that lies before it, the log end
+    /// offset for one that lies behind it.
+    pub fn resume_offset(&self) -> Option<u64> {
+        match &*self.0 {
+            Repr::Corruption { offsets, .. } => offsets.as_ref().map(|range| range.end),
+            Repr::OffsetOutOfRange { offset, valid, .. } if *offset < valid.start => Some(valid.start),
+            Repr::OffsetOutOfRange { valid, .. } => Some(valid.end),
+            _ => None,
+        }
+    }
+
+    /// Kind [`OffsetOutOfRange`](ErrorKind::OffsetOutOfRange): the log start offset and the log end offset.
+    pub fn valid_offsets(&self) -> Option<Range<u64>> {
+        match &*self.0 {
+            Repr::OffsetOutOfRange { valid, .. } => Some(valid.clone()),
+            _ => None,
+        }
+    }
+
+    /// Kind [`Locked`](ErrorKind::Locked): the id of the last process that recorded itself as the holder.
+    pub fn process_id(&self) -> Option<u32> {
+        match &*self.0 {
+            Repr::Locked { process_id, .. } => *process_id,
+            _ => None,
+        }
+    }
+
+    /// What a batch had appended before it failed. Empty if nothing was.
+    pub fn appended(&self) -> &[AppendedRange] {
+        match &*self.0 {
+            Repr::PartialAppend { appended, .. } => appended,
+            _ => &[],
+        }
+    }
+
+    /// An I/O error with its place; a full disk becomes kind `StorageFull`.
+    pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let path = path.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Repr::StorageFull { operation, path, source }.into()
+            }
+            _ => Repr::Io { operation, path, source }.into(),
+        }
+    }
+
+    /// Damage that isn't tied to offsets.
+    pub(crate) fn corruption(path: impl Into<PathBuf>, position: u64, detail: impl Into<String>) -> Self {
+        Repr::Corruption { path: path.into(), position, offsets: None, detail: detail.into() }.into()
+    }
+
+    /// Adds what a batch had appended before `self` stopped it.
+    pub(crate) fn after_appending(self, appended: Vec<AppendedRange>) -> Self {
+        if appended.is_empty() { self } else { Repr::PartialAppend { appended, source: self }.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_its_own_kind() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let error = Error::io("reserve space in", "/data/orders-0", kind.into());
+            assert_eq!(error.kind(), ErrorKind::StorageFull);
+            assert_eq!(error.path(), Some(Path::new("/data/orders-0")));
+        }
+        assert_eq!(Error::io("open", "/data", io::ErrorKind::PermissionDenied.into()).kind(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn an_error_is_one_pointer_wide() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn a_partial_append_keeps_the_kind_and_tells_what_was_appended() {
+        let ranges = vec![AppendedRange { partition: 1, offsets: 5..9 }];
+        let error = Error::from(Repr::Closed).after_appending(ranges.clone());
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert_eq!(error.appended(), ranges);
+        assert!(Error::from(Repr::Closed).after_appending(Vec::new()).appended().is_empty());
+    }
+
+    #[test]
+    fn the_place_to_go_on_at_is_the_nearer_end() {
+        let at = |offset| {
+            Error::from(Repr::OffsetOutOfRange { topic: "orders".into(), partition: 0, offset, valid: 10..20 })
+        };
+        assert_eq!(at(3).resume_offset(), Some(10));
+        assert_eq!(at(33).resume_offset(), Some(20));
+    }
+}

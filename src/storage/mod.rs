@@ -1,0 +1,389 @@
+//! The storage seam: every operation on files, and every store into a mapped one, goes through this module.
+//!
+//! Two implementations stand behind the traits: [`fs`] is the machine's file system, [`sim`] one in memory that can
+//! be made to fail. No other file of the crate names `std::fs`, `rustix::fs` or `memmap2`; `tests/layering.rs` sees
+//! to that.
+//!
+//! # Invariants
+//! - Operations answer plain [`io::Error`]s; the caller, who knows what the file is for, adds operation and path.
+//! - A new, renamed or removed name is durable only after [`Storage::sync_dir`] of its folder.
+//! - [`File::reserve`] is called for a range before anything is stored there through a [`Region`]: a store into an
+//!   unreserved page of a full file system would end the process (SIGBUS).
+//! - A [`Region`] keeps its mapping alive; it never outlives it, whatever happens to the file's name.
+//!
+//! # Thread safety
+//! Everything is `Send + Sync`. Who may store where in a region is the business of its users (see [`Region`]).
+
+use std::{
+    any::Any,
+    fmt, io,
+    ops::Range,
+    path::Path,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64},
+    },
+};
+
+pub(crate) mod fs;
+pub(crate) mod sim;
+
+/// A file system.
+pub(crate) trait Storage: fmt::Debug + Send + Sync {
+    /// Creates the folder and its missing parents, and makes the new names durable. Fine if it exists.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// What the path leads to, links followed; `None` if there is nothing.
+    fn entry_kind(&self, path: &Path) -> io::Result<Option<EntryKind>>;
+
+    /// Names and kinds in a folder, in the order of names. A name that isn't UTF-8 isn't one of ours and is left out.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// Opens a file, close-on-exec.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+
+    /// Renames a file or folder in one step, over an existing file.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file's name. Open handles and regions stay valid.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a folder and all in it.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the folder's names durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive lock on a file, creating it if missing, and records this process's id in it. Never waits.
+    /// The kernel gives the lock back when the process dies; a child started by exec doesn't hold it.
+    fn lock_exclusive(&self, path: &Path) -> io::Result<LockOutcome>;
+
+    /// The file system that an existing folder lies on.
+    fn file_system(&self, path: &Path) -> io::Result<FileSystem>;
+
+    /// Reads a whole file of at most `limit` bytes.
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        let file = self.open(path, OpenMode::Read)?;
+        let len = file.len()?;
+        if len > limit {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, at most {limit} expected")));
+        }
+        let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+        let read = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// Replaces a file, all or nothing: writes `<dir>/<temporary>`, syncs it, renames it to `<dir>/<name>`, syncs
+    /// the folder.
+    fn replace(&self, dir: &Path, temporary: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = dir.join(temporary);
+        let outcome = self.open(&temporary, OpenMode::Truncate).and_then(|file| {
+            file.write_all_at(bytes, 0)?;
+            file.sync_all()?;
+            self.rename(&temporary, &dir.join(name))
+        });
+        if outcome.is_err() {
+            // The first error is the one to tell; a leftover temporary file is overwritten by the next attempt.
+            let _ = self.remove_file(&temporary);
+        }
+        outcome?;
+        self.sync_dir(dir)
+    }
+}
+
+/// An open file. Reads and writes at positions; there is no cursor.
+pub(crate) trait File: fmt::Debug + Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Sets the length; what is added reads as zeros and takes no space until reserved or written.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Fills `buffer` from `position`; answers how many bytes there were before the end of the file. Short reads and
+    /// interruptions are retried inside.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at `position`.
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// Gives a range blocks of its own, so that storing there through a map can't run out of space. Contents stay.
+    /// The range lies within the file's length.
+    fn reserve(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Begins to write a range's dirty pages to the device without waiting for it. A hint; may do nothing.
+    fn start_writeback(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Makes contents and length durable (`fdatasync`), stores through `region` included.
+    ///
+    /// After an error neither the file's contents on the device nor a later success of this call is to be trusted:
+    /// the kernel marks pages clean that it failed to write.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// As [`sync_data`](File::sync_data), with all metadata.
+    fn sync_all(&self) -> io::Result<()>;
+
+    /// Maps the first `len` bytes, shared. The file must be that long. `len` is above zero.
+    fn map(&self, len: u64) -> io::Result<Region>;
+
+    /// Who this file is, beyond its name; `None` where the system can't tell. See [`FileIdentity`].
+    fn identity(&self) -> io::Result<Option<FileIdentity>>;
+
+    /// The first position at or after `position` that may hold data, as far as the file system knows its holes;
+    /// `None` if only a hole follows.
+    fn next_data(&self, position: u64) -> io::Result<Option<u64>>;
+}
+
+/// How to open a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenMode {
+    /// For reading; it must exist.
+    Read,
+    /// For reading and writing; it must exist.
+    ReadWrite,
+    /// For reading and writing; created, and an error if it exists.
+    CreateNew,
+    /// For reading and writing; created, or emptied if it exists.
+    Truncate,
+}
+
+/// What a name in a folder stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Dir,
+    /// Anything else: a socket, a device, a dangling link.
+    Other,
+}
+
+/// A name in a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DirEntry {
+    pub(crate) name: String,
+    pub(crate) kind: EntryKind,
+}
+
+/// A held lock; dropping it gives it back.
+pub(crate) type Lock = Box<dyn Any + Send + Sync>;
+
+/// The answer of [`Storage::lock_exclusive`].
+pub(crate) enum LockOutcome {
+    /// Ours until dropped.
+    Acquired(Lock),
+    /// Held by somebody else; the id is what the last holder recorded, if that can be read.
+    Held(Option<u32>),
+}
+
+/// Where a folder lies and what may be expected there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileSystem {
+    /// Its name as `mount` would print it, or its magic number.
+    pub(crate) name: String,
+    pub(crate) class: FileSystemClass,
+}
+
+/// How far a file system can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileSystemClass {
+    /// Local; a reserved block can be rewritten without new space.
+    Local,
+    /// Local, but rewriting a reserved block may take new space: appends use `pwrite`, where a full disk is an error
+    /// and not a signal.
+    LocalCopyOnWrite,
+    /// Another machine's: locks, maps and caches don't behave. Refused.
+    Network,
+    /// Not known; used only when an option says so, and then like a copy-on-write one.
+    Unknown,
+}
+
+/// Tells whether a file is still the very one, in the very same mount, since the same boot: then, and only then,
+/// what it holds in the page cache is what was stored there.
+///
+/// The boot id alone isn't enough: a file system can be shut down and mounted again within one boot. Nor is the
+/// device with the inode: inodes are reused, and a restored copy has new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileIdentity {
+    /// A random number that the kernel draws at boot.
+    pub(crate) boot_id: [u8; 16],
+    /// A number never used for another mount of this boot.
+    pub(crate) mount_id: u64,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// Nanoseconds since the epoch at which the inode was made.
+    pub(crate) birth_ns: i128,
+}
+
+/// A piece of memory that something is encoded into: a mapped file, an observed one, or a plain buffer.
+///
+/// The encoder is generic over this, so that the real map is written with plain stores and no call in between.
+pub(crate) trait Store {
+    /// Copies `bytes` to `at`, counted from the start of the piece. Both lie within it.
+    fn put(&mut self, at: usize, bytes: &[u8]);
+
+    /// The piece as it stands.
+    fn bytes(&self) -> &[u8];
+}
+
+impl Store for &mut [u8] {
+    #[inline(always)]
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Something that knows how to write itself into a [`Store`].
+pub(crate) trait Encode {
+    /// Bytes that it takes.
+    fn encoded_len(&self) -> usize;
+
+    /// Writes itself to the start of `store`, which is exactly [`encoded_len`](Encode::encoded_len) long.
+    fn encode<S: Store>(&self, store: S);
+}
+
+/// Plain bytes encode as themselves.
+impl Encode for [u8] {
+    fn encoded_len(&self) -> usize {
+        self.len()
+    }
+
+    fn encode<S: Store>(&self, mut store: S) {
+        store.put(0, self);
+    }
+}
+
+/// Sees every store into a region of the simulated storage, before it happens.
+pub(crate) trait Observer: Send + Sync {
+    /// `bytes` are about to be stored at `position` of the region's file.
+    fn store(&self, position: u64, bytes: &[u8]);
+}
+
+/// A mapped file, from its first byte.
+///
+/// # Thread safety
+/// Shared by writers and readers under the partition's protocol: bytes below the published end are never stored to
+/// again, and only the one writer stores above it. The `unsafe` methods ask their callers for just that. Words
+/// ([`word`](Region::word)) are atomic and free for all; they never overlap what is borrowed as bytes.
+pub(crate) struct Region {
+    start: NonNull<u8>,
+    len: usize,
+    /// Keeps the mapping alive.
+    _map: Arc<dyn Any + Send + Sync>,
+    /// Set by the simulated storage alone.
+    observer: Option<Arc<dyn Observer>>,
+}
+
+// SAFETY: the pointer leads into a mapping that `_map` keeps alive and that any thread may use; data races are ruled
+// out by what the unsafe methods ask of their callers.
+unsafe impl Send for Region {}
+// SAFETY: as above; no method stores through `&self` without the caller's promise that nobody else uses those bytes.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Wraps a mapping.
+    ///
+    /// # Safety
+    /// `start` leads to `len` bytes that stay mapped, readable and (unless only ever read) writable as long as `map`
+    /// lives, and that nothing else in this process borrows.
+    pub(crate) unsafe fn new(
+        start: NonNull<u8>,
+        len: usize,
+        map: Arc<dyn Any + Send + Sync>,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Self {
+        Self { start, len, _map: map, observer }
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The bytes of a range, or `None` if it lies outside.
+    ///
+    /// # Safety
+    /// Nobody stores into the range, and the file isn't cut below its end, while the answer lives.
+    #[inline]
+    pub(crate) unsafe fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
+        if range.start > range.end || range.end > self.len {
+            return None;
+        }
+        // SAFETY: in bounds as just checked; alive by `_map`; unchanging by the caller's promise.
+        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.end - range.start) })
+    }
+
+    /// Encodes `value` at `position`; `None`, and nothing is stored, if it doesn't fit.
+    ///
+    /// # Safety
+    /// The caller alone uses the bytes from `position` on, and has reserved them in the file.
+    #[inline]
+    pub(crate) unsafe fn encode<E: Encode + ?Sized>(&self, position: usize, value: &E) -> Option<()> {
+        let len = value.encoded_len();
+        if len > self.len.checked_sub(position)? {
+            return None;
+        }
+        // SAFETY: in bounds as just checked; alive by `_map`; exclusively ours by the caller's promise.
+        let window = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(position), len) };
+        match &self.observer {
+            None => value.encode(window),
+            Some(observer) => value.encode(Observed { window, position: position as u64, observer: &**observer }),
+        }
+        Some(())
+    }
+
+    /// The 64-bit word at `position`, or `None` if that is outside or not a multiple of 8.
+    #[inline]
+    pub(crate) fn word(&self, position: usize) -> Option<&AtomicU64> {
+        let pointer = self.atomic_pointer(position, 8)?;
+        // SAFETY: in bounds and aligned; alive by `_map`; words are only ever used as atomics.
+        Some(unsafe { AtomicU64::from_ptr(pointer.cast()) })
+    }
+
+    /// The 32-bit word at `position`, or `None` if that is outside or not a multiple of 4.
+    #[inline]
+    pub(crate) fn half_word(&self, position: usize) -> Option<&AtomicU32> {
+        let pointer = self.atomic_pointer(position, 4)?;
+        // SAFETY: in bounds and aligned; alive by `_map`; words are only ever used as atomics.
+        Some(unsafe { AtomicU32::from_ptr(pointer.cast()) })
+    }
+
+    /// A pointer to `size` bytes at `position`, if they are inside and aligned to their size.
+    fn atomic_pointer(&self, position: usize, size: usize) -> Option<*mut u8> {
+        if position % size != 0 || size > self.len.checked_sub(position)? {
+            return None;
+        }
+        // SAFETY: in bounds as just checked. Mappings begin on a page, so a multiple of `size` is aligned to it.
+        Some(unsafe { self.start.as_ptr().add(position) })
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// A piece of a region whose stores somebody watches.
+struct Observed<'a> {
+    window: &'a mut [u8],
+    position: u64,
+    observer: &'a dyn Observer,
+}
+
+impl Store for Observed<'_> {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.observer.store(self.position + at as u64, bytes);
+        self.window[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.window
+    }
+}

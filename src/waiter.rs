@@ -1,0 +1,111 @@
+//! Sleeping until something happens: one 32-bit word and the kernel's (or a portable) queue behind it.
+//!
+//! Protocol. The sleeper takes a [`ticket`](Waiter::ticket), *then* looks whether what it waits for is there, and only
+//! if it isn't calls [`wait`](Waiter::wait) with that ticket. The waker changes the state first and calls
+//! [`wake`](Waiter::wake) after. A wake between the ticket and the wait makes the wait return at once: no wake-up is
+//! lost, and none is needed while nobody sleeps. Any thread may call anything.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+/// One place to sleep at.
+#[derive(Debug, Default)]
+pub(crate) struct Waiter {
+    wakes: AtomicU32,
+    #[cfg(not(target_os = "linux"))]
+    queue: (parking_lot::Mutex<()>, parking_lot::Condvar),
+}
+
+/// What [`Waiter::wait`] compares to tell whether it was woken since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket(u32);
+
+impl Waiter {
+    /// To be taken before looking at the state that is waited for.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.wakes.load(Ordering::SeqCst))
+    }
+
+    /// Sleeps until a wake that came after the ticket, or for `timeout`. May return early.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn wait(&self, ticket: Ticket, timeout: Duration) {
+        use rustix::thread::futex;
+        let timeout = futex::Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // Every outcome (woken, another value, a signal, the timeout) sends the caller back to look at its state.
+        let _ = futex::wait(&self.wakes, futex::Flags::PRIVATE, ticket.0, Some(&timeout));
+    }
+
+    /// Sleeps until a wake that came after the ticket, or for `timeout`. May return early.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn wait(&self, ticket: Ticket, timeout: Duration) {
+        let mut guard = self.queue.0.lock();
+        if self.ticket() == ticket {
+            let _ = self.queue.1.wait_for(&mut guard, timeout);
+        }
+    }
+
+    /// Wakes all who sleep here.
+    pub(crate) fn wake(&self) {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::thread::futex;
+            // Fails only for a bad address, which a reference can't be.
+            let _ = futex::wake(&self.wakes, futex::Flags::PRIVATE, i32::MAX as u32);
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            // Taking the lock orders this wake behind a sleeper's check of its ticket.
+            drop(self.queue.0.lock());
+            self.queue.1.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_wake_after_the_ticket_ends_the_wait_at_once() {
+        let waiter = Waiter::default();
+        let ticket = waiter.ticket();
+        waiter.wake();
+        let start = Instant::now();
+        waiter.wait(ticket, Duration::from_secs(60));
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_from_another_thread() {
+        let waiter = Arc::new(Waiter::default());
+        let sleeper = thread::spawn({
+            let waiter = waiter.clone();
+            let ticket = waiter.ticket();
+            move || {
+                while waiter.ticket() == ticket {
+                    waiter.wait(ticket, Duration::from_secs(60));
+                }
+            }
+        });
+        thread::sleep(Duration::from_millis(20));
+        waiter.wake();
+        sleeper.join().unwrap();
+    }
+
+    #[test]
+    fn an_unwoken_wait_ends_with_its_timeout() {
+        let waiter = Waiter::default();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(10) {
+            waiter.wait(waiter.ticket(), Duration::from_millis(10));
+        }
+    }
+}
