@@ -537,5 +537,7 @@ impl<'a> Iterator for RecordViews<'a> {
 
 impl std::iter::FusedIterator for RecordViews<'_> {}
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;

@@ -16,3 +16,10 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use place::{Appended, AppendedRange};
 pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
+
+/// What the fuzz targets call.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::{frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header};
+}

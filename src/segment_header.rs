@@ -211,5 +211,7 @@ impl fmt::Display for HeaderFault {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
