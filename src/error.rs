@@ -82,6 +82,8 @@ pub(crate) enum Repr {
     InvalidConfig { option: &'static str, reason: String },
     #[error("{} has format version {found}, this version of tidelog reads up to {supported}", .path.display())]
     UnsupportedFormat { path: PathBuf, found: u32, supported: u32 },
+    #[error("{} holds {what} at offset {offset}, which this version of tidelog doesn't know", .path.display())]
+    UnsupportedRecord { path: PathBuf, offset: u64, what: String },
     #[error("{} lies on {file_system}, {reason}", .path.display())]
     UnsupportedFileSystem { path: PathBuf, file_system: String, reason: &'static str },
     #[error("{what} takes {bytes} bytes, the limit is {limit}")]
@@ -92,6 +94,8 @@ pub(crate) enum Repr {
     UnknownTopic { topic: String },
     #[error("topic {topic:?} has {count} partitions, there is no partition {partition}")]
     UnknownPartition { topic: String, partition: u32, count: u32 },
+    #[error("a record for partition {asked} was handed to {topic}-{partition}")]
+    OtherPartition { topic: String, partition: u32, asked: u32 },
     #[error("topic {topic:?} has {existing} partitions, {requested} were asked for")]
     PartitionCountMismatch { topic: String, existing: u32, requested: u32 },
     #[error("offset {offset} of {topic}-{partition} is out of range, which is {} to {}", .valid.start, .valid.end)]
@@ -151,12 +155,12 @@ impl Error {
             Repr::NotADirectory { .. } => ErrorKind::NotADirectory,
             Repr::InvalidName { .. } => ErrorKind::InvalidName,
             Repr::InvalidConfig { .. } => ErrorKind::InvalidConfig,
-            Repr::UnsupportedFormat { .. } => ErrorKind::UnsupportedFormat,
+            Repr::UnsupportedFormat { .. } | Repr::UnsupportedRecord { .. } => ErrorKind::UnsupportedFormat,
             Repr::UnsupportedFileSystem { .. } => ErrorKind::UnsupportedFileSystem,
             Repr::RecordTooLarge { .. } => ErrorKind::RecordTooLarge,
             Repr::TopicExists { .. } => ErrorKind::TopicExists,
             Repr::UnknownTopic { .. } => ErrorKind::UnknownTopic,
-            Repr::UnknownPartition { .. } => ErrorKind::UnknownPartition,
+            Repr::UnknownPartition { .. } | Repr::OtherPartition { .. } => ErrorKind::UnknownPartition,
             Repr::PartitionCountMismatch { .. } => ErrorKind::PartitionCountMismatch,
             Repr::OffsetOutOfRange { .. } => ErrorKind::OffsetOutOfRange,
             Repr::Corruption { .. } => ErrorKind::Corruption,
@@ -176,6 +180,7 @@ impl Error {
             | Repr::Locked { path, .. }
             | Repr::NotADirectory { path }
             | Repr::UnsupportedFormat { path, .. }
+            | Repr::UnsupportedRecord { path, .. }
             | Repr::UnsupportedFileSystem { path, .. }
             | Repr::Corruption { path, .. } => Some(path),
             Repr::PartialAppend { source, .. } => source.path(),
