@@ -26,6 +26,8 @@ use std::{
     },
 };
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod fs;
 pub(crate) mod sim;
 
