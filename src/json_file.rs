@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn storage() -> SimStorage {
-        let storage = SimStorage::new();
+        let storage = SimStorage::default();
         storage.create_dir_all(Path::new("/log")).unwrap();
         storage
     }

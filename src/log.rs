@@ -240,7 +240,7 @@ impl LogOptions {
     /// Those of [`Log::open`], and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an option out of its bounds.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Log> {
         let storage: Arc<dyn Storage> =
-            if self.in_memory { Arc::new(SimStorage::new()) } else { Arc::new(FsStorage) };
+            if self.in_memory { Arc::new(SimStorage::default()) } else { Arc::new(FsStorage) };
         self.open_on(path.as_ref(), storage, Clock::System)
     }
 
@@ -280,7 +280,9 @@ impl LogOptions {
             FileSystemClass::Local => return Ok(false),
             FileSystemClass::LocalCopyOnWrite => return Ok(true),
             FileSystemClass::Unknown if self.allow_unknown_file_system => return Ok(true),
-            FileSystemClass::Unknown => "which isn't known to be fit; an option (allow_unknown_file_system) uses it anyway",
+            FileSystemClass::Unknown => {
+                "which isn't known to be fit; an option (allow_unknown_file_system) uses it anyway"
+            }
             FileSystemClass::Network => "a network file system, where locks and mapped files can't be relied on",
         };
         Err(Repr::UnsupportedFileSystem { path: path.into(), file_system: found.name, reason }.into())

@@ -21,7 +21,8 @@ pub(crate) fn remove_if_empty(storage: &dyn Storage, dir: &Path, folders: &[Stri
     for folder in folders {
         let path = dir.join(folder);
         if holds_records(storage, &path).map_err(|source| Error::io("look through", &path, source))? {
-            let detail = "an orphaned partition folder that may hold records: put its topic's file back, or move it away";
+            let detail =
+                "an orphaned partition folder that may hold records: put its topic's file back, or move it away";
             return Err(Error::corruption(path, 0, detail));
         }
     }
@@ -53,7 +54,8 @@ fn holds_records(storage: &dyn Storage, folder: &Path) -> io::Result<bool> {
 
 /// Whether a new partition may have a file of that name.
 fn is_ours(name: &str) -> bool {
-    name.starts_with("partition.") || [".log", ".index", ".timeindex", ".tmp"].iter().any(|suffix| name.ends_with(suffix))
+    name.starts_with("partition.")
+        || [".log", ".index", ".timeindex", ".tmp"].iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// Whether the file holds nothing but zeros from `position` on. Holes aren't read.

@@ -148,8 +148,7 @@ mod tests {
     fn keyless_records_stay_for_16_kib_of_payload_then_move_on() {
         let partitioner = DefaultPartitioner::starting_at(5);
         let value = [7; 1024];
-        let partitions: Vec<u32> =
-            (0..64).map(|_| partitioner.partition(&Record::new(&value), 3)).collect();
+        let partitions: Vec<u32> = (0..64).map(|_| partitioner.partition(&Record::new(&value), 3)).collect();
         for (i, partition) in partitions.into_iter().enumerate() {
             assert_eq!(partition, (5 + i as u32 / 16) % 3);
         }

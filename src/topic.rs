@@ -216,7 +216,10 @@ impl Topic {
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topic").field("name", &self.name()).field("partitions", &self.partitions()).finish_non_exhaustive()
+        f.debug_struct("Topic")
+            .field("name", &self.name())
+            .field("partitions", &self.partitions())
+            .finish_non_exhaustive()
     }
 }
 
@@ -330,12 +333,10 @@ impl Partition {
     /// A record that names another partition was handed to the wrong one.
     fn check_partition(&self, record: &Record<'_>) -> Result<()> {
         match record.explicit_partition() {
-            Some(partition) if partition != self.number() => Err(Repr::OtherPartition {
-                topic: self.topic().into(),
-                partition: self.number(),
-                asked: partition,
+            Some(partition) if partition != self.number() => {
+                Err(Repr::OtherPartition { topic: self.topic().into(), partition: self.number(), asked: partition }
+                    .into())
             }
-            .into()),
             _ => Ok(()),
         }
     }
@@ -343,6 +344,9 @@ impl Partition {
 
 impl fmt::Debug for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Partition").field("topic", &self.topic()).field("number", &self.number()).finish_non_exhaustive()
+        f.debug_struct("Partition")
+            .field("topic", &self.topic())
+            .field("number", &self.number())
+            .finish_non_exhaustive()
     }
 }

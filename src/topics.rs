@@ -63,7 +63,12 @@ pub(crate) struct Topics {
 impl Topics {
     /// Opens the topics of the log in the folder `dir`, all partitions included. What isn't as a clean close leaves it
     /// goes into `report`.
-    pub(crate) fn open(env: Environment, dir: &Path, options: &LogOptions, report: &mut RecoveryReport) -> Result<Self> {
+    pub(crate) fn open(
+        env: Environment,
+        dir: &Path,
+        options: &LogOptions,
+        report: &mut RecoveryReport,
+    ) -> Result<Self> {
         let topics = Self {
             env,
             dir: dir.to_owned(),
@@ -253,18 +258,15 @@ impl Topics {
         let leftovers = self.partition_folders(|topic, _| topic == name)?;
         orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers)?;
 
-        let mut random = [0; 16];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::io("draw a topic id for", self.topics_dir().join(file_name(name)), error.into()))?;
-        let id = u128::from_le_bytes(random);
+        let id = self.new_id(name)?;
         // New partitions have nothing to tell.
-        let made = self.open_partitions(name, id, config, &mut RecoveryReport::default()).and_then(|state| {
-            match self.write_file(&state) {
-                Ok(()) => Ok(state),
-                Err(error) => {
-                    let _ = for_all(&state.partitions, PartitionLog::close);
-                    Err(error)
-                }
+        let made = self.open_partitions(name, id, config, &mut RecoveryReport::default()).and_then(|state| match self
+            .write_file(&state)
+        {
+            Ok(()) => Ok(state),
+            Err(error) => {
+                let _ = for_all(&state.partitions, PartitionLog::close);
+                Err(error)
             }
         });
         match made {
@@ -276,12 +278,22 @@ impl Topics {
         }
     }
 
+    fn new_id(&self, name: &str) -> Result<u128> {
+        let mut random = [0; size_of::<u128>()];
+        match getrandom::fill(&mut random) {
+            Ok(()) => Ok(u128::from_le_bytes(random)),
+            Err(error) => {
+                let path = self.topics_dir().join(file_name(name));
+                Err(Error::io("draw a random id for", path, std::io::Error::other(error.to_string())))
+            }
+        }
+    }
+
     /// Writes the topic's file: from then on the topic is there.
     fn write_file(&self, topic: &TopicState) -> Result<()> {
         let topic_id = format!("{:032x}", topic.id);
         let temporary = format!("topic-{topic_id}");
-        let file =
-            TopicFile { format_version: json_file::FORMAT_VERSION, topic_id, config: topic.config.clone() };
+        let file = TopicFile { format_version: json_file::FORMAT_VERSION, topic_id, config: topic.config.clone() };
         json_file::write(&*self.env.storage, &self.topics_dir(), &temporary, &file_name(&topic.name), &file)
     }
 

@@ -149,7 +149,8 @@ mod tests {
         Key { group: "billing", topic_id: 0x0123_4567_89ab_cdef_0011_2233_4455_6677, partition: 0x0a0b_0c0d }
     }
 
-    const KEY_BEHIND_KIND: &[u8] = b"\x07billing\x77\x66\x55\x44\x33\x22\x11\x00\xef\xcd\xab\x89\x67\x45\x23\x01\x0d\x0c\x0b\x0a";
+    const KEY_BEHIND_KIND: &[u8] =
+        b"\x07billing\x77\x66\x55\x44\x33\x22\x11\x00\xef\xcd\xab\x89\x67\x45\x23\x01\x0d\x0c\x0b\x0a";
     const VALUE: &[u8] = b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x02\x00\x00\x00\x00\x00\x00\x00";
     const COMMITTED: Committed = Committed { offset: 0x0102_0304_0506_0708, epoch: 2 };
 

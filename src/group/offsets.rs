@@ -86,17 +86,14 @@ impl Offsets {
         let durability = durability.unwrap_or(self.partition.spec().durability);
         let key = |topic_id, partition| Key { group: group.clone(), topic_id, partition };
         // Groups are independent and have one member, so the epoch of every ownership is 0.
-        let offsets = offsets.into_iter().map(|(id, partition, offset)| (key(id, partition), Committed { offset, epoch: 0 }));
+        let offsets =
+            offsets.into_iter().map(|(id, partition, offset)| (key(id, partition), Committed { offset, epoch: 0 }));
         self.append(offsets, unsynced(durability))?;
         // Not under the lock: commits that wait for the device at the same time share one sync.
         if durability == Durability::Synced { self.partition.flush() } else { Ok(()) }
     }
 
-    fn append(
-        &self,
-        commits: impl Iterator<Item = (Key<Arc<str>>, Committed)>,
-        durability: Durability,
-    ) -> Result<()> {
+    fn append(&self, commits: impl Iterator<Item = (Key<Arc<str>>, Committed)>, durability: Durability) -> Result<()> {
         let mut state = self.state.lock();
         let changed: Vec<_> = commits.filter(|(key, committed)| state.table.get(key) != Some(committed)).collect();
         if changed.is_empty() {
@@ -123,7 +120,8 @@ impl Offsets {
         let mut appended = Vec::new();
         let entries: Vec<_> = state.table.iter().collect();
         for chunk in entries.chunks(SNAPSHOT_CHUNK) {
-            let encoded: Vec<_> = chunk.iter().map(|(key, committed)| codec::snapshot_entry(key, **committed)).collect();
+            let encoded: Vec<_> =
+                chunk.iter().map(|(key, committed)| codec::snapshot_entry(key, **committed)).collect();
             let records: Vec<Record<'_>> = encoded.iter().map(record).collect();
             self.partition.append_batch(&records, Some(durability), &mut appended)?;
         }
