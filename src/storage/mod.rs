@@ -23,6 +23,8 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod fs;
 pub(crate) mod sim;
 
