@@ -6,6 +6,7 @@ mod config;
 pub mod doc;
 mod error;
 mod frame;
+mod partition;
 mod place;
 mod record;
 mod segment_header;
@@ -14,6 +15,7 @@ mod waiter;
 
 pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 pub use error::{Error, ErrorKind, Result};
+pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent};
 pub use place::{Appended, AppendedRange};
 pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 

@@ -107,8 +107,7 @@ impl CheckpointState {
         LittleEndian::write_u64(&mut slot[AT_DURABLE_OFFSET..], self.durable_offset);
         LittleEndian::write_u64(&mut slot[AT_CEILING..], self.offset_ceiling);
         LittleEndian::write_u32(&mut slot[AT_EPOCH..], self.epoch);
-        let flags =
-            if self.clean.is_some() { FLAG_CLEAN } else { 0 } | if self.poisoned { FLAG_POISONED } else { 0 };
+        let flags = if self.clean.is_some() { FLAG_CLEAN } else { 0 } | if self.poisoned { FLAG_POISONED } else { 0 };
         LittleEndian::write_u32(&mut slot[AT_FLAGS..], flags);
         if let Some(clean) = self.clean {
             LittleEndian::write_u64(&mut slot[AT_CLEAN_SEGMENT..], clean.segment_id);

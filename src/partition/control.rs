@@ -178,8 +178,8 @@ impl ControlPage {
     /// only answer with a signal) the page lives in plain memory, and the file is left empty.
     pub(crate) fn create(storage: &dyn Storage, dir: &Path, persistent: bool, poisoned: bool) -> Result<Self> {
         let path = dir.join(FILE_NAME);
-        let region = Self::map(storage, &path, persistent)
-            .map_err(|source| Error::io("map the control page", &path, source))?;
+        let region =
+            Self::map(storage, &path, persistent).map_err(|source| Error::io("map the control page", &path, source))?;
         let page = Self { region: region.0 };
         for (at, word) in page.region.words().iter().enumerate() {
             if at != POISONED || !poisoned {

@@ -170,7 +170,8 @@ impl Cursor {
         let segments = self.partition.segments.load();
         let at = segments.partition_point(|slot| slot.base_offset <= segment.header.base_offset);
         let Some(slot) = segments.get(at) else { return Ok(false) };
-        let open = slot.get(&*self.partition.env.storage, &self.partition.spec, segments.get(at + 1).map(|next| &**next));
+        let open =
+            slot.get(&*self.partition.env.storage, &self.partition.spec, segments.get(at + 1).map(|next| &**next));
         let next = match open {
             Ok(next) => next,
             Err(error) => {
@@ -255,7 +256,6 @@ impl Cursor {
         Repr::Corruption { path: segment.path.clone(), position, offsets: Some(offsets), detail: fault.to_string() }
             .into()
     }
-
 }
 
 /// Verifies the frame at the start of `bytes`.

@@ -26,20 +26,18 @@ mod segment;
 mod writer;
 
 use std::{
-    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
 
-pub use batch::{Batch, Records};
 pub(crate) use batch::Run;
+pub use batch::{Batch, Records};
 pub(crate) use cursor::Cursor;
 pub(crate) use flusher::Flusher;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
@@ -55,8 +53,6 @@ use crate::{
     clock::Clock,
     config::Durability,
     error::{Error, Repr, Result},
-    frame,
-    record::Record,
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::Storage,
     waiter::Waiter,
@@ -196,10 +192,11 @@ impl PartitionLog {
     pub(crate) fn size_bytes(&self) -> u64 {
         let segments = self.segments.load();
         let sealed = segments.len().saturating_sub(1);
-        let of_sealed = |slot: &Arc<SegmentSlot>| match self.env.storage.open(&slot.path, crate::storage::OpenMode::Read) {
-            Ok(file) => file.len().unwrap_or(0),
-            Err(_) => 0,
-        };
+        let of_sealed =
+            |slot: &Arc<SegmentSlot>| match self.env.storage.open(&slot.path, crate::storage::OpenMode::Read) {
+                Ok(file) => file.len().unwrap_or(0),
+                Err(_) => 0,
+            };
         segments[..sealed].iter().map(of_sealed).sum::<u64>() + self.control.committed().file_position()
     }
 

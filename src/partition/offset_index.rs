@@ -191,9 +191,8 @@ impl OffsetIndex {
     pub(crate) fn lookup(&self, relative_offset: u32) -> Option<Entry> {
         let entries = self.entries();
         let read = |at: usize| Entry::from_word(entries[at].load(Ordering::Relaxed));
-        let beyond = entries.partition_point(|word| {
-            Entry::from_word(word.load(Ordering::Relaxed)).relative_offset <= relative_offset
-        });
+        let beyond = entries
+            .partition_point(|word| Entry::from_word(word.load(Ordering::Relaxed)).relative_offset <= relative_offset);
         beyond.checked_sub(1).map(read)
     }
 

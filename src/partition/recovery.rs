@@ -282,7 +282,8 @@ impl Opener<'_> {
         }
         let active = self.map_active(header, path, file, end.file_position())?;
         let Some(tail) = verify_tail(&active, end.file_position()) else { return Ok(None) };
-        let bound = if previous.reserved.sequence() == end.sequence() { previous.reserved.file_position() } else { len };
+        let bound =
+            if previous.reserved.sequence() == end.sequence() { previous.reserved.file_position() } else { len };
         zero_behind(&active.file, end.file_position(), bound)
             .map_err(|source| Error::io("zero the space behind the end of", &active.path, source))?;
         let mut slots = self.sealed_slots();
@@ -297,7 +298,8 @@ impl Opener<'_> {
         let Some(&base) = self.bases.iter().nth_back(1) else { return Ok(false) };
         let Some((file, header)) = self.intact_file(base)? else { return Ok(false) };
         let follows = last.predecessor.is_some_and(|predecessor| {
-            predecessor.segment_id == header.segment_id && predecessor.end_position == previous.committed.file_position()
+            predecessor.segment_id == header.segment_id
+                && predecessor.end_position == previous.committed.file_position()
         });
         Ok(follows && previous.is_segment(header.segment_id, &*file))
     }
@@ -406,8 +408,7 @@ impl Unsettled {
 fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
     let header = &segment.header;
     let start = segment.index().and_then(|index| index.last()).map_or(DATA_START, |entry| entry.position);
-    let mut tail =
-        Tail { next_offset: header.base_offset, last_time_ms: header.base_timestamp_ms, epoch: 0 };
+    let mut tail = Tail { next_offset: header.base_offset, last_time_ms: header.base_timestamp_ms, epoch: 0 };
     let mut source = FileSource::new(segment.file.clone()).ok()?.until(end);
     let mut scan = Scan::verified(segment.seed, start);
     loop {

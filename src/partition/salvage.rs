@@ -96,8 +96,7 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
     report_corruption(&survey, &mut events);
     let end = cut(&mut opener, &mut survey, &mut events)?;
     let poisoned = page_poisoned || known.is_some_and(|state| state.poisoned);
-    let made_durable =
-        if poisoned { rewrite(&opener, &survey, end, &mut events) } else { sync(&opener, &survey) };
+    let made_durable = if poisoned { rewrite(&opener, &survey, end, &mut events) } else { sync(&opener, &survey) };
     let mut found = activate(&opener, &survey, end, known.as_ref(), events)?;
     if let Err(error) = made_durable {
         found.poison = Some(error.to_string());
@@ -165,8 +164,9 @@ fn limit(candidate: &Candidate, next: Option<Predecessor>) -> Result<u64> {
 impl Survey {
     /// Scans one segment.
     fn visit(&mut self, at: usize, durable: Option<LogPosition>) -> Result<()> {
-        let candidate = &self.candidates[at];
-        let Some((file, header)) = candidate.opened.clone() else {
+        let Candidate { opened, limit, path, .. } = &self.candidates[at];
+        let (opened, limit, path) = (opened.clone(), *limit, path.clone());
+        let Some((file, header)) = opened else {
             self.note(at, 0..u64::MAX, "neither copy of the segment header is intact");
             return Ok(());
         };
@@ -186,7 +186,6 @@ impl Survey {
         }
         self.tail.last_time_ms = self.tail.last_time_ms.max(header.base_timestamp_ms);
         self.last_valid = (at, start);
-        let (limit, path) = (candidate.limit, candidate.path.clone());
         let scanned = FileSource::new(file).and_then(|source| {
             if source.len() < start {
                 self.note_cut_file(at, &header, source, start)
@@ -233,13 +232,7 @@ impl Survey {
             })
     }
 
-    fn scan(
-        &mut self,
-        at: usize,
-        header: &SegmentHeader,
-        mut source: FileSource,
-        start: u64,
-    ) -> std::io::Result<()> {
+    fn scan(&mut self, at: usize, header: &SegmentHeader, mut source: FileSource, start: u64) -> std::io::Result<()> {
         let mut scan = Scan::verified(header.frame_seed(), start);
         loop {
             match scan.next_in(&mut source)? {
@@ -367,10 +360,7 @@ fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEv
         kept_in.push(set_segment_aside(opener, &candidate)?);
         opener.bases.retain(|&base| base != candidate.base);
     }
-    opener
-        .storage()
-        .sync_dir(opener.dir)
-        .map_err(|source| Error::io("sync the folder", opener.dir, source))?;
+    opener.storage().sync_dir(opener.dir).map_err(|source| Error::io("sync the folder", opener.dir, source))?;
     survey.tail = invalid.before;
     let last = keep.saturating_sub(1);
     let end = if whole { survey.candidates.get(last).map_or(0, |candidate| candidate.limit) } else { at };
@@ -398,12 +388,7 @@ fn set_tail_aside(opener: &Opener<'_>, candidate: &Candidate, position: u64) -> 
 
 /// Copies a range of a file to a new file in the same folder, durably. A copy with the same bytes, left by a recovery
 /// that was interrupted, serves as well.
-fn copy_aside(
-    opener: &Opener<'_>,
-    file: &Arc<dyn File>,
-    range: Range<u64>,
-    name: &str,
-) -> std::io::Result<PathBuf> {
+fn copy_aside(opener: &Opener<'_>, file: &Arc<dyn File>, range: Range<u64>, name: &str) -> std::io::Result<PathBuf> {
     let storage = opener.storage();
     let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(std::io::Error::other)?];
     let read = file.read_at(&mut bytes, range.start)?;
@@ -450,12 +435,7 @@ fn sync(opener: &Opener<'_>, survey: &Survey) -> Result<()> {
 
 /// After a failed sync neither a later success nor a reread is worth anything: the pages count as clean. So what
 /// wasn't known to be durable is written into new files, which are synced and take the old ones' names.
-fn rewrite(
-    opener: &Opener<'_>,
-    survey: &Survey,
-    end: (usize, u64),
-    events: &mut Vec<RecoveryEvent>,
-) -> Result<()> {
+fn rewrite(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), events: &mut Vec<RecoveryEvent>) -> Result<()> {
     let mut files = Vec::new();
     for (at, candidate) in survey.candidates.iter().enumerate() {
         let Some((file, _)) = &candidate.opened else { continue };
@@ -510,8 +490,7 @@ fn activate(
         None => (Arc::new(begin_anew(opener, survey, end, next_offset)?), DATA_START),
     };
     let sealed = opener.bases.iter().filter(|&&base| base != active.header.base_offset);
-    let mut slots: Vec<_> =
-        sealed.map(|&base| Arc::new(SegmentSlot::unopened(base, opener.path(base)))).collect();
+    let mut slots: Vec<_> = sealed.map(|&base| Arc::new(SegmentSlot::unopened(base, opener.path(base)))).collect();
     slots.push(Arc::new(SegmentSlot::opened(active.clone())));
     Ok(Unsettled {
         end: position(&active, end_position)?,
@@ -541,10 +520,7 @@ fn begin_anew(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), next_offs
     });
     let segment = opener.create_segment(opener.new_header(sequence, next_offset, predecessor)?)?;
     segment.file.sync_all().map_err(|source| Error::io("sync the new segment", &segment.path, source))?;
-    opener
-        .storage()
-        .sync_dir(opener.dir)
-        .map_err(|source| Error::io("sync the folder", opener.dir, source))?;
+    opener.storage().sync_dir(opener.dir).map_err(|source| Error::io("sync the folder", opener.dir, source))?;
     Ok(segment)
 }
 

@@ -347,21 +347,17 @@ pub(crate) fn open_file(
     let mut copies = [[0; SEGMENT_HEADER_BYTES]; 2];
     let mut read = [0; 2];
     for (at, position) in [0, COPY_B_AT].into_iter().enumerate() {
-        read[at] = file
-            .read_at(&mut copies[at], position)
-            .map_err(|source| Error::io("read the header of", path, source))?;
+        read[at] =
+            file.read_at(&mut copies[at], position).map_err(|source| Error::io("read the header of", path, source))?;
     }
-    let header = SegmentHeader::read_either(&copies[0][..read[0]], &copies[1][..read[1]]).map_err(|fault| {
-        match fault {
-            HeaderFault::Version(found) => Repr::UnsupportedFormat {
-                path: path.into(),
-                found,
-                supported: crate::segment_header::FORMAT_VERSION,
+    let header =
+        SegmentHeader::read_either(&copies[0][..read[0]], &copies[1][..read[1]]).map_err(|fault| match fault {
+            HeaderFault::Version(found) => {
+                Repr::UnsupportedFormat { path: path.into(), found, supported: crate::segment_header::FORMAT_VERSION }
+                    .into()
             }
-            .into(),
             fault => Error::corruption(path, 0, format!("neither copy of the segment header is intact: {fault}")),
-        }
-    })?;
+        })?;
     if header.topic_id != spec.topic_id.to_le_bytes() || header.partition != spec.number {
         return Err(Error::corruption(path, 0, "the segment belongs to another partition"));
     }
@@ -371,4 +367,3 @@ pub(crate) fn open_file(
     }
     Ok((file, header))
 }
-

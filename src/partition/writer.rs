@@ -211,7 +211,8 @@ impl PartitionLog {
         let same_segment = durable.sequence() == writer.end.sequence();
         let distance = position.saturating_sub(durable.file_position()) / 8;
         // `must_roll` has seen to it that both fit.
-        let unfit = || Error::corruption(&writer.segment.path, position, "an offset or time beyond what a segment holds");
+        let unfit =
+            || Error::corruption(&writer.segment.path, position, "an offset or time beyond what a segment holds");
         Ok(FramePlace {
             seed: writer.segment.seed,
             position,
