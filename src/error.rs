@@ -102,6 +102,8 @@ pub(crate) enum Repr {
     OffsetOutOfRange { topic: String, partition: u32, offset: u64, valid: Range<u64> },
     #[error("{} is damaged at position {position}: {detail}{}", .path.display(), Damaged(.offsets))]
     Corruption { path: PathBuf, position: u64, offsets: Option<Range<u64>>, detail: String },
+    #[error("the frame at position {position} of {} has attributes that this version doesn't know ({attributes:#06x})", .path.display())]
+    UnknownAttributes { path: PathBuf, position: u64, attributes: u16 },
     #[error("{topic}-{partition} takes no appends until the log is opened again: {reason}")]
     Poisoned { topic: String, partition: u32, reason: Arc<str> },
     #[error("group {group:?} has a consumer already")]
@@ -155,7 +157,9 @@ impl Error {
             Repr::NotADirectory { .. } => ErrorKind::NotADirectory,
             Repr::InvalidName { .. } => ErrorKind::InvalidName,
             Repr::InvalidConfig { .. } => ErrorKind::InvalidConfig,
-            Repr::UnsupportedFormat { .. } | Repr::UnsupportedRecord { .. } => ErrorKind::UnsupportedFormat,
+            Repr::UnsupportedFormat { .. } | Repr::UnsupportedRecord { .. } | Repr::UnknownAttributes { .. } => {
+                ErrorKind::UnsupportedFormat
+            }
             Repr::UnsupportedFileSystem { .. } => ErrorKind::UnsupportedFileSystem,
             Repr::RecordTooLarge { .. } => ErrorKind::RecordTooLarge,
             Repr::TopicExists { .. } => ErrorKind::TopicExists,
@@ -181,6 +185,7 @@ impl Error {
             | Repr::NotADirectory { path }
             | Repr::UnsupportedFormat { path, .. }
             | Repr::UnsupportedRecord { path, .. }
+            | Repr::UnknownAttributes { path, .. }
             | Repr::UnsupportedFileSystem { path, .. }
             | Repr::Corruption { path, .. } => Some(path),
             Repr::PartialAppend { source, .. } => source.path(),
@@ -191,7 +196,7 @@ impl Error {
     /// Kind [`Corruption`](ErrorKind::Corruption): where in the file, in bytes.
     pub fn file_position(&self) -> Option<u64> {
         match &*self.0 {
-            Repr::Corruption { position, .. } => Some(*position),
+            Repr::Corruption { position, .. } | Repr::UnknownAttributes { position, .. } => Some(*position),
             _ => None,
         }
     }
@@ -255,6 +260,14 @@ impl Error {
     /// Damage that isn't tied to offsets.
     pub(crate) fn corruption(path: impl Into<PathBuf>, position: u64, detail: impl Into<String>) -> Self {
         Repr::Corruption { path: path.into(), position, offsets: None, detail: detail.into() }.into()
+    }
+
+    /// Adds the offsets that can't be read to kind `Corruption`; other kinds stay as they are.
+    pub(crate) fn with_damaged_offsets(mut self, range: Range<u64>) -> Self {
+        if let Repr::Corruption { offsets, .. } = &mut *self.0 {
+            *offsets = Some(range);
+        }
+        self
     }
 
     /// Adds what a batch had appended before `self` stopped it.

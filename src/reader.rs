@@ -225,9 +225,9 @@ impl Partition {
     ///
     /// # Errors
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), [`Closed`](crate::ErrorKind::Closed).
-    pub fn read_from(&self, offset: u64) -> Result<Records> {
+    pub fn read_from(&self, offset: u64) -> Result<PartitionRecords> {
         let place = open_place(self.log(), Start::Offset(offset))?;
-        Ok(Records { place, copied: Vec::new().into_iter(), failed: false, _keepalive: self.keepalive().clone() })
+        Ok(PartitionRecords { place, copied: Vec::new().into_iter(), failed: false, _keepalive: self.keepalive().clone() })
     }
 }
 
@@ -305,7 +305,7 @@ impl fmt::Debug for Reader {
 /// The records of a partition, one at a time: from [`Partition::read_from`].
 ///
 /// It ends (`None`) where there are no more records for now, and gives more when more were appended. After an error it
-/// ends, too, until [`seek`](Records::seek) sets it on again:
+/// ends, too, until [`seek`](PartitionRecords::seek) sets it on again:
 ///
 /// ```
 /// # use tidelog::{Log, TopicConfig};
@@ -325,7 +325,7 @@ impl fmt::Debug for Reader {
 /// # Ok(())
 /// # }
 /// ```
-pub struct Records {
+pub struct PartitionRecords {
     place: Place,
     /// Read, and not handed out yet.
     copied: vec::IntoIter<OwnedRecord>,
@@ -333,7 +333,7 @@ pub struct Records {
     _keepalive: Keepalive,
 }
 
-impl Records {
+impl PartitionRecords {
     /// Goes on at `offset`, also after an error.
     ///
     /// # Errors
@@ -362,7 +362,7 @@ impl Records {
     }
 }
 
-impl Iterator for Records {
+impl Iterator for PartitionRecords {
     type Item = Result<OwnedRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -385,8 +385,8 @@ impl Iterator for Records {
     }
 }
 
-impl fmt::Debug for Records {
+impl fmt::Debug for PartitionRecords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Records").field("position", &self.position()).finish_non_exhaustive()
+        f.debug_struct("PartitionRecords").field("position", &self.position()).finish_non_exhaustive()
     }
 }
