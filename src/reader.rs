@@ -227,7 +227,12 @@ impl Partition {
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), [`Closed`](crate::ErrorKind::Closed).
     pub fn read_from(&self, offset: u64) -> Result<PartitionRecords> {
         let place = open_place(self.log(), Start::Offset(offset))?;
-        Ok(PartitionRecords { place, copied: Vec::new().into_iter(), failed: false, _keepalive: self.keepalive().clone() })
+        Ok(PartitionRecords {
+            place,
+            copied: Vec::new().into_iter(),
+            failed: false,
+            _keepalive: self.keepalive().clone(),
+        })
     }
 }
 
