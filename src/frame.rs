@@ -41,6 +41,14 @@ const DURABLE_DISTANCE_AT: usize = EPOCH_AT + size_of::<u32>();
 /// Bytes of a frame's header.
 pub(crate) const HEADER_BYTES: usize = DURABLE_DISTANCE_AT + size_of::<u32>();
 
+/// The header as 32-bit words: magic and length share one, record count and attributes another.
+const HEADER_WORDS: usize = HEADER_BYTES / size_of::<u32>();
+
+/// The word that holds the field at `at`.
+const fn word_of(at: usize) -> usize {
+    at / size_of::<u32>()
+}
+
 /// The first byte of every frame; never zero, so that zeros are no frame.
 const MAGIC: u8 = 0xd7;
 
@@ -73,6 +81,7 @@ pub(crate) mod attributes {
 }
 
 const _: () = assert!(HEADER_BYTES == 32 && HEADER_BYTES % ALIGNMENT == 0);
+const _: () = assert!(word_of(LENGTH_AT) == word_of(MAGIC_AT) && word_of(ATTRIBUTES_AT) == word_of(RECORD_COUNT_AT));
 const _: () = assert!(MAX_FRAME_BYTES < codec::WORD_LENGTH_MASK as u64);
 
 /// Multipliers of the header check, the last one for the position: the first numbers that SplitMix64 draws from 0,
@@ -109,18 +118,18 @@ impl FrameSeed {
     ///
     /// The words are 32 bits, not 64, so that no bit is shifted out of the products: two flipped bits can't cancel.
     #[inline]
-    fn header_check(self, header: &[u8; HEADER_BYTES], position: u64) -> u32 {
-        let word = |at: usize| u64::from(LittleEndian::read_u32(&header[at..at + size_of::<u32>()]));
+    fn header_check(self, words: &[u32; HEADER_WORDS], position: u64) -> u32 {
+        let product = |at: usize, key: usize| u64::from(words[word_of(at)]).wrapping_mul(KEYS[key]);
         let sum = (position / ALIGNMENT as u64)
             .wrapping_mul(KEYS[7])
             .wrapping_add(self.header)
-            .wrapping_add(word(MAGIC_AT).wrapping_mul(KEYS[0]))
-            .wrapping_add(word(RELATIVE_OFFSET_AT).wrapping_mul(KEYS[1]))
-            .wrapping_add(word(RELATIVE_TIME_AT).wrapping_mul(KEYS[2]))
-            .wrapping_add(word(RECORD_COUNT_AT).wrapping_mul(KEYS[3]))
-            .wrapping_add(word(BODY_CHECK_AT).wrapping_mul(KEYS[4]))
-            .wrapping_add(word(EPOCH_AT).wrapping_mul(KEYS[5]))
-            .wrapping_add(word(DURABLE_DISTANCE_AT).wrapping_mul(KEYS[6]));
+            .wrapping_add(product(MAGIC_AT, 0))
+            .wrapping_add(product(RELATIVE_OFFSET_AT, 1))
+            .wrapping_add(product(RELATIVE_TIME_AT, 2))
+            .wrapping_add(product(RECORD_COUNT_AT, 3))
+            .wrapping_add(product(BODY_CHECK_AT, 4))
+            .wrapping_add(product(EPOCH_AT, 5))
+            .wrapping_add(product(DURABLE_DISTANCE_AT, 6));
         (mix64(sum) >> 32) as u32
     }
 
@@ -167,6 +176,7 @@ impl<'r, 'a> FrameEncoder<'r, 'a> {
     /// # Errors
     /// Kind `RecordTooLarge` if there are none or more, if they don't fit into a frame, or if a header's name is too
     /// long.
+    #[inline]
     pub(crate) fn new(records: &'r [Record<'a>]) -> Result<Self> {
         let mut bytes = HEADER_BYTES as u64;
         let mut attributes = 0;
@@ -229,6 +239,7 @@ pub(crate) fn record_bytes(record: &Record<'_>) -> u64 {
 }
 
 /// Refuses names whose length 16 bits don't hold.
+#[inline(never)]
 fn check_header_names(record: &Record<'_>) -> Result<()> {
     match record.header_pairs().map(|(name, _)| name.len()).find(|&bytes| bytes > MAX_HEADER_NAME_BYTES) {
         None => Ok(()),
@@ -333,21 +344,22 @@ impl FrameHeader {
         if header[MAGIC_AT] != MAGIC {
             return Err(if *header == [0; HEADER_BYTES] { FrameFault::Empty } else { FrameFault::Magic });
         }
-        let u32_at = |at: usize| LittleEndian::read_u32(&header[at..at + size_of::<u32>()]);
-        let u16_at = |at: usize| LittleEndian::read_u16(&header[at..at + size_of::<u16>()]);
-        if u32_at(HEADER_CHECK_AT) != seed.header_check(header, position) {
+        let mut words = [0; HEADER_WORDS];
+        LittleEndian::read_u32_into(header, &mut words);
+        if words[word_of(HEADER_CHECK_AT)] != seed.header_check(&words, position) {
             return Err(FrameFault::HeaderCheck);
         }
+        let count_and_attributes = words[word_of(RECORD_COUNT_AT)];
         let frame = Self {
-            relative_offset: u32_at(RELATIVE_OFFSET_AT),
-            relative_time_ms: u32_at(RELATIVE_TIME_AT),
-            record_count: u16_at(RECORD_COUNT_AT),
-            attributes: u16_at(ATTRIBUTES_AT),
-            epoch: u32_at(EPOCH_AT),
-            durable_distance: u32_at(DURABLE_DISTANCE_AT),
+            relative_offset: words[word_of(RELATIVE_OFFSET_AT)],
+            relative_time_ms: words[word_of(RELATIVE_TIME_AT)],
+            record_count: count_and_attributes as u16,
+            attributes: (count_and_attributes >> 16) as u16,
+            epoch: words[word_of(EPOCH_AT)],
+            durable_distance: words[word_of(DURABLE_DISTANCE_AT)],
             // 24 bits times 8 can't overflow.
-            length: LittleEndian::read_u24(&header[LENGTH_AT..LENGTH_AT + LENGTH_BYTES]) * ALIGNMENT as u32,
-            body_check: u32_at(BODY_CHECK_AT),
+            length: (words[word_of(MAGIC_AT)] >> 8) * ALIGNMENT as u32,
+            body_check: words[word_of(BODY_CHECK_AT)],
         };
         if frame.record_count == 0 || frame.frame_bytes() < MIN_FRAME_BYTES {
             return Err(FrameFault::Length);
@@ -355,21 +367,20 @@ impl FrameHeader {
         Ok(frame)
     }
 
-    /// The header's bytes at `position`.
+    /// The header's bytes at `position`. Put together from the words that the check is computed of.
     #[inline]
     fn encode(&self, seed: FrameSeed, position: u64) -> [u8; HEADER_BYTES] {
+        let mut words = [0; HEADER_WORDS];
+        words[word_of(MAGIC_AT)] = u32::from(MAGIC) | (self.length / ALIGNMENT as u32) << 8;
+        words[word_of(RELATIVE_OFFSET_AT)] = self.relative_offset;
+        words[word_of(RELATIVE_TIME_AT)] = self.relative_time_ms;
+        words[word_of(RECORD_COUNT_AT)] = u32::from(self.record_count) | u32::from(self.attributes) << 16;
+        words[word_of(BODY_CHECK_AT)] = self.body_check;
+        words[word_of(EPOCH_AT)] = self.epoch;
+        words[word_of(DURABLE_DISTANCE_AT)] = self.durable_distance;
+        words[word_of(HEADER_CHECK_AT)] = seed.header_check(&words, position);
         let mut header = [0; HEADER_BYTES];
-        header[MAGIC_AT] = MAGIC;
-        LittleEndian::write_u24(&mut header[LENGTH_AT..HEADER_CHECK_AT], self.length / ALIGNMENT as u32);
-        LittleEndian::write_u32(&mut header[RELATIVE_OFFSET_AT..RELATIVE_TIME_AT], self.relative_offset);
-        LittleEndian::write_u32(&mut header[RELATIVE_TIME_AT..RECORD_COUNT_AT], self.relative_time_ms);
-        LittleEndian::write_u16(&mut header[RECORD_COUNT_AT..ATTRIBUTES_AT], self.record_count);
-        LittleEndian::write_u16(&mut header[ATTRIBUTES_AT..BODY_CHECK_AT], self.attributes);
-        LittleEndian::write_u32(&mut header[BODY_CHECK_AT..EPOCH_AT], self.body_check);
-        LittleEndian::write_u32(&mut header[EPOCH_AT..DURABLE_DISTANCE_AT], self.epoch);
-        LittleEndian::write_u32(&mut header[DURABLE_DISTANCE_AT..HEADER_BYTES], self.durable_distance);
-        let check = seed.header_check(&header, position);
-        LittleEndian::write_u32(&mut header[HEADER_CHECK_AT..RELATIVE_OFFSET_AT], check);
+        LittleEndian::write_u32_into(&words, &mut header);
         header
     }
 

@@ -445,7 +445,7 @@ impl<'a> RecordRef<'a> {
     }
 
     /// A copy that lives on its own.
-    #[allow(clippy::should_implement_trait, clippy::wrong_self_convention)] // `ToOwned` gives a `RecordRef` for any `Clone`
+    #[allow(clippy::wrong_self_convention)] // the usual name; the type is `Copy`
     pub fn to_owned(&self) -> OwnedRecord {
         OwnedRecord {
             topic: Arc::clone(self.topic),

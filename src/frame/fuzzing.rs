@@ -34,7 +34,9 @@ pub(crate) fn seal(bytes: &mut [u8], seed: FrameSeed, position: u64) {
     let body_check = seed.body_check(&bytes[HEADER_BYTES..length], position);
     bytes[MAGIC_AT] = MAGIC;
     LittleEndian::write_u32(&mut bytes[BODY_CHECK_AT..EPOCH_AT], body_check);
-    let header_check = seed.header_check(bytes.first_chunk().unwrap(), position);
+    let mut words = [0; HEADER_WORDS];
+    LittleEndian::read_u32_into(&bytes[..HEADER_BYTES], &mut words);
+    let header_check = seed.header_check(&words, position);
     LittleEndian::write_u32(&mut bytes[HEADER_CHECK_AT..RELATIVE_OFFSET_AT], header_check);
 }
 

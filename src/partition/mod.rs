@@ -23,6 +23,8 @@ mod report;
 mod salvage;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
@@ -480,7 +482,8 @@ fn new_segment_header(
     predecessor: Option<Predecessor>,
 ) -> Result<SegmentHeader> {
     let segment_id = getrandom::u64()
-        .map_err(|error| Error::io("draw a random segment id for", &*spec.topic, std::io::Error::other(error)))?;
+        .map_err(|error| Error::io("draw a random segment id for", &*spec.topic, std::io::Error::other(error)))?
+        .max(1); // 0 stands for no segment.
     Ok(SegmentHeader {
         segment_id,
         topic_id: spec.topic_id.to_le_bytes(),

@@ -217,10 +217,10 @@ fn maps(storage: &dyn Storage, dir: &Path) {
 
     file.write_all_at(b"through a write", 4096).unwrap();
     assert_eq!(load(&one, 4096, 15), b"through a write");
-    one.word(8000).unwrap().store(0x0102_0304_0506_0708, Ordering::SeqCst);
+    one.words()[1000].store(0x0102_0304_0506_0708, Ordering::SeqCst);
     file.read_at(&mut buffer[..8], 8000).unwrap();
     assert_eq!(buffer[..8], 0x0102_0304_0506_0708_u64.to_ne_bytes());
-    assert_eq!(file.map(8008).unwrap().half_word(8004).unwrap().load(Ordering::SeqCst).to_ne_bytes(), buffer[4..8]);
+    assert_eq!(file.map(8008).unwrap().words()[1000].load(Ordering::SeqCst).to_ne_bytes(), buffer[..8]);
     // SAFETY: out of bounds, so nothing is stored.
     assert_eq!(unsafe { one.encode(9999, &b"ab"[..]) }, None);
     file.sync_data().unwrap();
