@@ -193,6 +193,37 @@ impl Error {
         }
     }
 
+    /// The topic that the error is about, if it is about one.
+    pub fn topic(&self) -> Option<&str> {
+        match &*self.0 {
+            Repr::TopicExists { topic }
+            | Repr::UnknownTopic { topic }
+            | Repr::UnknownPartition { topic, .. }
+            | Repr::OtherPartition { topic, .. }
+            | Repr::PartitionCountMismatch { topic, .. }
+            | Repr::OffsetOutOfRange { topic, .. }
+            | Repr::Poisoned { topic, .. }
+            | Repr::NotAssigned { topic, .. } => Some(topic),
+            Repr::Corruption { path, offsets: Some(_), .. } => partition_of(path).map(|(topic, _)| topic),
+            Repr::PartialAppend { source, .. } => source.topic(),
+            _ => None,
+        }
+    }
+
+    /// The number of the partition that the error is about, if it is about one.
+    pub fn partition(&self) -> Option<u32> {
+        match &*self.0 {
+            Repr::UnknownPartition { partition, .. }
+            | Repr::OtherPartition { partition, .. }
+            | Repr::OffsetOutOfRange { partition, .. }
+            | Repr::Poisoned { partition, .. }
+            | Repr::NotAssigned { partition, .. } => Some(*partition),
+            Repr::Corruption { path, offsets: Some(_), .. } => partition_of(path).map(|(_, number)| number),
+            Repr::PartialAppend { source, .. } => source.partition(),
+            _ => None,
+        }
+    }
+
     /// Kind [`Corruption`](ErrorKind::Corruption): where in the file, in bytes.
     pub fn file_position(&self) -> Option<u64> {
         match &*self.0 {
@@ -276,6 +307,12 @@ impl Error {
     }
 }
 
+/// Topic and number of the partition that a segment belongs to, by the name of its folder: `<topic>-<number>`.
+fn partition_of(segment: &Path) -> Option<(&str, u32)> {
+    let (topic, number) = segment.parent()?.file_name()?.to_str()?.rsplit_once('-')?;
+    Some((topic, number.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,6 +339,17 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Closed);
         assert_eq!(error.appended(), ranges);
         assert!(Error::from(Repr::Closed).after_appending(Vec::new()).appended().is_empty());
+    }
+
+    #[test]
+    fn damage_of_a_segment_tells_the_partition() {
+        let error = |path: &str, offsets| {
+            Error::from(Repr::Corruption { path: path.into(), position: 0, offsets, detail: String::new() })
+        };
+        let damaged = error("/data/my-orders-12/00000000000000000000.log", Some(3..5));
+        assert_eq!((damaged.topic(), damaged.partition()), (Some("my-orders"), Some(12)));
+        let other = error("/data/my-orders-12/partition.checkpoint", None);
+        assert_eq!((other.topic(), other.partition()), (None, None));
     }
 
     #[test]

@@ -280,6 +280,22 @@ fn many_threads_commit_and_none_is_lost() {
     assert_eq!(bench.table(), table);
 }
 
+#[test]
+fn a_table_larger_than_a_segment_is_kept_all_the_same() {
+    let mut bench = Bench::new();
+    let mut model = Model::new();
+    for round in 1..=4 {
+        for group in 0..10 {
+            let group = format!("group-{group}");
+            let offsets = (0..400).map(|partition| (1, partition, round));
+            bench.offsets.commit(&group.as_str().into(), offsets, None).unwrap();
+            model.extend((0..400).map(|partition| ((group.clone(), 1, partition), round)));
+        }
+        assert!(bench.reopen().unwrap().is_empty());
+        assert_eq!(bench.table(), model);
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// Group, topic id, first partition, partitions, offset.
@@ -289,7 +305,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        9 => (0..3u8, 1..3u128, 0..100u32, 1..200u32, 0..50u64)
+        9 => (0..3u8, 1..3u128, 0..60u32, 1..60u32, 0..50u64)
             .prop_map(|(group, id, first, count, offset)| Step::Commit(group, id, first, count, offset)),
         1 => Just(Step::Reopen),
     ]

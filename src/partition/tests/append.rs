@@ -77,10 +77,7 @@ fn a_record_above_the_limit_is_refused_and_nothing_of_its_batch_is_appended() {
     assert_eq!(partition.append(&Record::new(&*long), None).unwrap_err().kind(), ErrorKind::RecordTooLarge);
     let mut appended = Vec::new();
     let batch = [Record::new("fits"), Record::new(&*long)];
-    assert_eq!(
-        partition.append_batch(&batch, None, &mut appended).unwrap_err().kind(),
-        ErrorKind::RecordTooLarge
-    );
+    assert_eq!(partition.append_batch(&batch, None, &mut appended).unwrap_err().kind(), ErrorKind::RecordTooLarge);
     assert_eq!((appended.len(), partition.end_offset()), (0, 0));
 }
 
@@ -157,7 +154,10 @@ fn synced_means_that_a_sync_came_behind_the_record() {
     assert_eq!(partition.durable_offset(), 2);
     let synced = |machine: &Machine| {
         let trace = machine.storage.take_trace();
-        trace.iter().filter(|it| it.operation == crate::storage::sim::faults::Operation::SyncData && it.succeeded).count()
+        trace
+            .iter()
+            .filter(|it| it.operation == crate::storage::sim::faults::Operation::SyncData && it.succeeded)
+            .count()
     };
     assert_eq!(synced(&machine), 1);
     partition.flush().unwrap();
