@@ -214,7 +214,7 @@ impl Consumer {
         for (topic, partition, offset) in offsets {
             let index = self.index(topic.as_ref(), partition)?;
             let log = self.places[index].partition();
-            let end = log.end_offset();
+            let end = log.settled_end_offset();
             // One before the log start offset is fine: retention may have been faster than the group.
             if offset > end {
                 let valid = log.start_offset()..end;

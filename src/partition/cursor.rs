@@ -67,7 +67,11 @@ impl Cursor {
     }
 
     fn check_range(&self, offset: u64) -> Result<()> {
-        let valid = self.partition.start_offset()..self.partition.end_offset();
+        let mut valid = self.partition.start_offset()..self.partition.end_offset();
+        if offset > valid.end {
+            // It may be that of a record that was just read.
+            valid.end = self.partition.settled_end_offset();
+        }
         if offset >= valid.start && offset <= valid.end {
             return Ok(());
         }

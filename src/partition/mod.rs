@@ -185,6 +185,12 @@ impl PartitionLog {
         self.control.next_offset()
     }
 
+    /// As [`end_offset`](PartitionLog::end_offset), which trails what readers see by a moment; this one doesn't, but
+    /// waits for the writer.
+    pub(crate) fn settled_end_offset(&self) -> u64 {
+        self.writer.lock().next_offset()
+    }
+
     /// Everything below it is on the device.
     pub(crate) fn durable_offset(&self) -> u64 {
         self.control.durable_offset()
