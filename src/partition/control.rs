@@ -157,7 +157,9 @@ impl ControlPage {
         let slot = segment_slot(committed.sequence());
         let slot = &words[slot..slot + SEGMENT_SLOT_WORDS];
         let (sequence, segment_id, identity) = (slot[0], slot[1], &slot[3..]);
-        if sequence != u64::from(committed.sequence()) || slot[2] != check(&[&[sequence, segment_id], identity].concat()) {
+        if sequence != u64::from(committed.sequence())
+            || slot[2] != check(&[&[sequence, segment_id], identity].concat())
+        {
             return None;
         }
         Some(Previous {

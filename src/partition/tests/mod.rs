@@ -101,17 +101,17 @@ pub(super) fn read_all(partition: &Arc<PartitionLog>, offset: u64) -> Result<Vec
     let mut cursor = Cursor::new(partition, offset)?;
     let mut found = Vec::new();
     while let Some(run) = cursor.next_run(4096)? {
-        found.extend(Batch::new(vec![run]).iter().map(|record| {
-            (record.offset(), String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned())
-        }));
+        found.extend(
+            Batch::new(vec![run]).iter().map(|record| {
+                (record.offset(), String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned())
+            }),
+        );
     }
     Ok(found)
 }
 
 /// As [`read_all`], going on behind damage: the records, and the errors' damaged offsets.
-pub(super) fn read_around_damage(
-    partition: &Arc<PartitionLog>,
-) -> (Vec<(u64, String)>, Vec<std::ops::Range<u64>>) {
+pub(super) fn read_around_damage(partition: &Arc<PartitionLog>) -> (Vec<(u64, String)>, Vec<std::ops::Range<u64>>) {
     let mut cursor = Cursor::new(partition, partition.start_offset()).unwrap();
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
     loop {
@@ -132,10 +132,7 @@ pub(super) fn read_around_damage(
 }
 
 /// Appends records `record <n>` for the numbers, one frame each, and answers what should be read.
-pub(super) fn append_numbers(
-    partition: &Arc<PartitionLog>,
-    numbers: std::ops::Range<u64>,
-) -> Vec<(u64, String)> {
+pub(super) fn append_numbers(partition: &Arc<PartitionLog>, numbers: std::ops::Range<u64>) -> Vec<(u64, String)> {
     numbers
         .map(|number| {
             let value = format!("record {number}");
