@@ -482,15 +482,19 @@ impl PartitionLog {
         let position = end.file_position();
         let sync = active.file.set_len(position).and_then(|()| active.file.sync_all());
         sync.map_err(|source| self.sync_failed(&active.path, source))?;
+        let segment_id = active.header.segment_id;
+        let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
+        let checkpoint = self.checkpoint.lock();
+        if checkpoint.state().clean == Some(mark) {
+            // Nothing was appended since it was opened.
+            self.finished.store(true, Ordering::Release);
+            return Ok(());
+        }
+        drop(checkpoint);
         self.update_checkpoint(|state| {
             self.finished.store(true, Ordering::Release);
             (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
-            state.clean = Some(CleanMark {
-                segment_id: active.header.segment_id,
-                end_position: position,
-                next_offset,
-                last_time_ms,
-            });
+            state.clean = Some(mark);
         })
     }
 }
