@@ -180,6 +180,8 @@ pub(crate) struct Checkpoint {
     slot: u64,
     number: u64,
     state: CheckpointState,
+    /// Whether the slot that counts is known to be on the device.
+    settled: bool,
 }
 
 impl Checkpoint {
@@ -191,12 +193,12 @@ impl Checkpoint {
         storage
             .replace(dir, TEMPORARY_NAME, FILE_NAME, &bytes)
             .and_then(|()| storage.open(&path, OpenMode::ReadWrite))
-            .map(|file| Self { file, path: path.clone(), slot: 0, number: 1, state })
+            .map(|file| Self { file, path: path.clone(), slot: 0, number: 1, state, settled: true })
             .map_err(|source| Error::io("create the checkpoint", &path, source))
     }
 
-    /// Reads the file; `None` if there is none or neither slot is intact. Nothing is written: see
-    /// [`settle`](Checkpoint::settle).
+    /// Reads the file; `None` if there is none or neither slot is intact. Nothing is written yet: the first
+    /// [`write`](Checkpoint::write) makes sure of the slot that was read.
     pub(crate) fn open(storage: &dyn Storage, dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE_NAME);
         let file = match storage.open(&path, OpenMode::ReadWrite) {
@@ -216,7 +218,7 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(best.map(|(slot, number, state)| Self { file, path, slot, number, state }))
+        Ok(best.map(|(slot, number, state)| Self { file, path, slot, number, state, settled: false }))
     }
 
     /// What counts now.
@@ -224,14 +226,15 @@ impl Checkpoint {
         &self.state
     }
 
-    /// Makes the slot that counts durable where it stands: it may have been read from a page that never reached the
-    /// device. To be called once after [`open`](Checkpoint::open), before its ceiling is used.
-    pub(crate) fn settle(&mut self) -> Result<(), CheckpointFault> {
-        self.write_slot(self.slot, self.number, &self.state)
-    }
-
     /// Makes `state` the one that counts, durable when this returns.
+    ///
+    /// The first time after [`open`](Checkpoint::open) the slot that was read is made durable where it stands, before
+    /// the other one is touched: it may have come from a page that never reached the device.
     pub(crate) fn write(&mut self, state: CheckpointState) -> Result<(), CheckpointFault> {
+        if !self.settled {
+            self.write_slot(self.slot, self.number, &self.state)?;
+            self.settled = true;
+        }
         let (slot, number) = (1 - self.slot, self.number + 1);
         self.write_slot(slot, number, &state)?;
         (self.slot, self.number, self.state) = (slot, number, state);

@@ -14,6 +14,7 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Weak},
     thread::{self, JoinHandle, ThreadId},
     time::Instant,
@@ -131,25 +132,21 @@ impl Drop for Flusher {
     }
 }
 
-/// Poisons all partitions if the thread unwinds.
-struct PoisonOnPanic<'a>(&'a Shared);
-
-impl Drop for PoisonOnPanic<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let mut agenda = self.0.agenda.lock();
+fn run(shared: &Shared) {
+    // The panic itself is told by the panic hook; here it is only kept from going unnoticed by those who append.
+    if panic::catch_unwind(AssertUnwindSafe(|| visit_all(shared))).is_err() {
+        let partitions = {
+            let mut agenda = shared.agenda.lock();
             agenda.stopped = true;
-            let partitions = std::mem::take(&mut agenda.partitions);
-            drop(agenda);
-            for partition in partitions.iter().filter_map(Weak::upgrade) {
-                partition.poison("the flusher thread died");
-            }
+            std::mem::take(&mut agenda.partitions)
+        };
+        for partition in partitions.iter().filter_map(Weak::upgrade) {
+            partition.poison("the flusher thread died");
         }
     }
 }
 
-fn run(shared: &Shared) {
-    let _guard = PoisonOnPanic(shared);
+fn visit_all(shared: &Shared) {
     while let Some(due) = next_due(shared) {
         for partition in &due {
             partition.start_writeback();

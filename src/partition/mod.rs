@@ -94,6 +94,15 @@ pub(crate) struct PartitionSpec {
     pub(crate) max_record_bytes: u64,
 }
 
+impl PartitionSpec {
+    /// The length of a segment's file: its size limit, and room for any one frame in an empty one. Sparse, so that only
+    /// what is used takes space.
+    fn segment_file_bytes(&self) -> u64 {
+        let largest_frame = BATCH_FRAME_BYTES.max(self.max_record_bytes) + 4096;
+        self.segment_bytes.max((DATA_START + largest_frame).next_multiple_of(4096))
+    }
+}
+
 /// One partition's files and state.
 #[derive(Debug)]
 pub(crate) struct PartitionLog {
@@ -116,6 +125,8 @@ pub(crate) struct PartitionLog {
     pending_interval: AtomicU64,
     waiters: Mutex<Vec<Arc<Waiter>>>,
     closed: AtomicBool,
+    /// The clean mark is written, and nothing comes behind it. Changed with the checkpoint's lock held.
+    finished: AtomicBool,
     poison: OnceLock<Arc<str>>,
 }
 
@@ -159,6 +170,7 @@ impl PartitionLog {
             pending_interval: AtomicU64::new(NOT_PENDING),
             waiters: Mutex::new(Vec::new()),
             closed: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
             poison: OnceLock::new(),
             control,
             spec,
@@ -255,10 +267,7 @@ impl PartitionLog {
     /// kernel counts pages as clean that it failed to write. Reading goes on. The mark outlives the process; the next
     /// open writes anew what isn't known to be durable.
     pub(crate) fn poison(&self, reason: &str) {
-        if self.poison.set(reason.into()).is_ok() {
-            self.control.set_poisoned();
-            self.synced.notify_all();
-            self.wake_waiters();
+        if self.mark_poisoned(reason) {
             if let Some(mut checkpoint) = self.checkpoint.try_lock() {
                 // The page's mark is lost with the boot, this one isn't; that it can fail too is why there are two.
                 let state = CheckpointState { poisoned: true, clean: None, ..*checkpoint.state() };
@@ -267,12 +276,22 @@ impl PartitionLog {
         }
     }
 
+    /// As [`poison`](PartitionLog::poison), touching no file but the control page. False if it was done before.
+    fn mark_poisoned(&self, reason: &str) -> bool {
+        let first = self.poison.set(reason.into()).is_ok();
+        self.control.set_poisoned();
+        // With the lock taken once, whoever found the partition sound is asleep by now, and is woken.
+        drop(self.sync.lock());
+        self.synced.notify_all();
+        self.wake_waiters();
+        first
+    }
+
     /// Makes a changed checkpoint durable.
     fn update_checkpoint(&self, change: impl FnOnce(&mut CheckpointState)) -> Result<()> {
         let outcome = {
             let mut checkpoint = self.checkpoint.lock();
-            if self.is_closed() && checkpoint.state().clean.is_some() {
-                // Nothing comes behind the clean mark.
+            if self.finished.load(Ordering::Acquire) {
                 return Err(Repr::Closed.into());
             }
             let mut state = CheckpointState { clean: None, ..*checkpoint.state() };
@@ -343,7 +362,9 @@ impl PartitionLog {
             state.running = true;
             let (segments, folder_changed) = (state.unsynced.clone(), std::mem::take(&mut state.folder_changed));
             drop(state);
+            let guard = PoisonOnPanic(self);
             let outcome = self.sync_now(&segments, folder_changed);
+            std::mem::forget(guard);
             state = self.sync.lock();
             state.running = false;
             if let Ok(durable) = &outcome {
@@ -469,13 +490,27 @@ impl PartitionLog {
         sync.map_err(|source| self.sync_failed(&active.path, source))?;
         let segment_id = active.header.segment_id;
         let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
-        if self.checkpoint.lock().state().clean == Some(mark) {
-            return Ok(()); // as it was opened: nothing was appended since
+        let checkpoint = self.checkpoint.lock();
+        if checkpoint.state().clean == Some(mark) {
+            // Nothing was appended since it was opened.
+            self.finished.store(true, Ordering::Release);
+            return Ok(());
         }
+        drop(checkpoint);
         self.update_checkpoint(|state| {
+            self.finished.store(true, Ordering::Release);
             (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
             state.clean = Some(mark);
         })
+    }
+}
+
+/// Poisons the partition if it is dropped, which a panic would do: those who wait for the sync would wait for ever.
+struct PoisonOnPanic<'a>(&'a PartitionLog);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.mark_poisoned("a panic ended a sync");
     }
 }
 

@@ -228,8 +228,8 @@ impl Opener<'_> {
 
     pub(crate) fn create_segment(&self, header: SegmentHeader) -> Result<Segment> {
         let persistent = !self.env.positional_appends;
-        let len = self.spec.segment_bytes;
-        Segment::create(self.storage(), self.dir, header, len, RESERVE_STEP_MIN.min(len), persistent)
+        let len = self.spec.segment_file_bytes();
+        Segment::create(self.storage(), self.dir, header, len, RESERVE_STEP_MIN, persistent)
     }
 
     /// The partition as its clean mark describes it, if that may be believed.
@@ -322,7 +322,7 @@ impl Opener<'_> {
         file: Arc<dyn File>,
         end: u64,
     ) -> Result<Arc<Segment>> {
-        let segment = Segment::open_active(header, path, file, self.spec.segment_bytes)?;
+        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes())?;
         let len = segment.region.len() as u64;
         let path = index_path(&segment.path);
         let persistent = !self.env.positional_appends;

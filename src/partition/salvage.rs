@@ -55,6 +55,8 @@ struct Candidate {
     sequence: u64,
     /// Where frames end by what the next segment says, else the file's length.
     limit: u64,
+    /// Position behind the last valid frame.
+    valid_end: u64,
 }
 
 /// Bytes that aren't what was written.
@@ -136,7 +138,7 @@ fn candidates(opener: &Opener<'_>, durable: Option<LogPosition>) -> Result<Vec<C
         let opened = opener.intact_file(base)?;
         let sequence = opened.as_ref().map(|(_, header)| header.sequence);
         let reached = durable.is_some_and(|durable| sequence.is_some_and(|it| it <= durable.sequence().into()));
-        found.push(Candidate { base, path, opened, sequence: sequence.unwrap_or(0), limit: 0 });
+        found.push(Candidate { base, path, opened, sequence: sequence.unwrap_or(0), limit: 0, valid_end: 0 });
         if reached {
             break;
         }
@@ -185,6 +187,7 @@ impl Survey {
             self.tail.next_offset = self.tail.next_offset.max(header.base_offset);
         }
         self.tail.last_time_ms = self.tail.last_time_ms.max(header.base_timestamp_ms);
+        self.candidates[at].valid_end = start;
         self.last_valid = (at, start);
         let scanned = FileSource::new(file).and_then(|source| {
             if source.len() < start {
@@ -274,6 +277,7 @@ impl Survey {
         };
         self.resume_at(base);
         self.tail = Tail { last_time_ms: behind.last_time_ms.max(self.tail.last_time_ms), ..behind };
+        self.candidates[at].valid_end = end;
         self.last_valid = (at, end);
         let claimed = frame.durable_position(position).filter(|&durable| durable >= DATA_START);
         if let Some(durable) = claimed.and_then(|durable| LogPosition::new(header.sequence, durable)) {
@@ -307,6 +311,15 @@ impl Survey {
             Less => 0,
             Equal => self.durable.file_position(),
             Greater => u64::MAX,
+        }
+    }
+
+    /// Where a candidate's frames end, valid or not, if the log ends in it.
+    fn end_of(&self, candidate: usize) -> u64 {
+        let Some(Candidate { valid_end, .. }) = self.candidates.get(candidate) else { return 0 };
+        match self.durable_in(candidate) {
+            u64::MAX => *valid_end,
+            durable => durable.max(*valid_end),
         }
     }
 
@@ -344,9 +357,7 @@ fn report_corruption(survey: &Survey, events: &mut Vec<RecoveryEvent>) {
 fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEvent>) -> Result<(usize, u64)> {
     let Some((invalid, at)) = survey.torn().map(|(invalid, at)| (invalid.clone(), at)) else {
         let last = survey.candidates.len().saturating_sub(1);
-        let valid = if survey.last_valid.0 == last { survey.last_valid.1 } else { 0 };
-        let durable = if survey.candidates.is_empty() { 0 } else { survey.durable_in(last) };
-        return Ok((last, if durable == u64::MAX { valid } else { valid.max(durable) }));
+        return Ok((last, survey.end_of(last)));
     };
     let reordered = survey.last_valid > (invalid.candidate, at);
     // A segment that is invalid as a whole goes as a whole; the one before it is then the last.
@@ -363,7 +374,7 @@ fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEv
     opener.storage().sync_dir(opener.dir).map_err(|source| Error::io("sync the folder", opener.dir, source))?;
     survey.tail = invalid.before;
     let last = keep.saturating_sub(1);
-    let end = if whole { survey.candidates.get(last).map_or(0, |candidate| candidate.limit) } else { at };
+    let end = if whole { survey.end_of(last) } else { at };
     let file = opener.path(survey.candidates.get(last).map_or(0, |candidate| candidate.base));
     let cut = Cut { file, position: end, end_offset: invalid.before.next_offset, kept_in };
     events.push(if reordered { RecoveryEvent::ReorderedTail(cut) } else { RecoveryEvent::TornTail(cut) });

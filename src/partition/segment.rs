@@ -113,15 +113,15 @@ impl Segment {
         Ok(Self::new(header, path, file, region, ACTIVE, Some(index)))
     }
 
-    /// Maps the file of the active segment again, in its full length of at least `segment_bytes`.
+    /// Maps the file of the active segment again, in its full length of at least `file_bytes`.
     pub(crate) fn open_active(
         header: SegmentHeader,
         path: PathBuf,
         file: Arc<dyn File>,
-        segment_bytes: u64,
+        file_bytes: u64,
     ) -> Result<Self> {
         let map = || {
-            let len = file.len()?.max(segment_bytes);
+            let len = file.len()?.max(file_bytes);
             file.set_len(len)?;
             file.map(len)
         };

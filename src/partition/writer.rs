@@ -280,7 +280,9 @@ impl PartitionLog {
         let header = &writer.segment.header;
         let age_ms = now_ms.abs_diff(header.base_timestamp_ms);
         let last_offset = (writer.next_offset - header.base_offset).saturating_add(count);
-        writer.end.file_position().saturating_add(bytes) > writer.segment.region.len() as u64
+        let end = writer.end.file_position().saturating_add(bytes);
+        end > writer.segment.region.len() as u64
+            || (!writer.is_empty() && end > self.spec.segment_bytes)
             || last_offset > u32::MAX.into()
             || age_ms > u32::MAX.into()
             || now_ms < header.base_timestamp_ms
@@ -296,7 +298,7 @@ impl PartitionLog {
             Predecessor { segment_id: old.header.segment_id, end_position: old_end, end_offset: writer.next_offset };
         let sequence = old.header.sequence + 1;
         let header = new_segment_header(&self.spec, sequence, base_offset, now_ms, Some(predecessor))?;
-        let len = self.spec.segment_bytes.max((DATA_START + bytes).next_multiple_of(4096));
+        let len = self.spec.segment_file_bytes().max((DATA_START + bytes).next_multiple_of(4096));
         let reserve = if self.env.positional_appends { 0 } else { RESERVE_STEP_MIN.min(len) };
         let persistent = !self.env.positional_appends;
         let new = Segment::create(&*self.env.storage, &self.dir, header, len, reserve, persistent)?;
