@@ -46,8 +46,10 @@ fn hold(role: &str, dir: &Path) -> ! {
     let topic = log.ensure_topic("orders", TopicConfig::with_partitions(1)).unwrap();
     topic.append_with(Record::new("tea"), Durability::Written).unwrap();
     if role == "hold-with-child" {
-        let child = Command::new("sleep").arg("60").stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let child = Command::new("sleep").arg("60").stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let mut child = child.unwrap();
         println!("child {}", child.id());
+        child.wait().unwrap();
     } else {
         println!("child 0");
     }

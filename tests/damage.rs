@@ -1,0 +1,191 @@
+//! Records that can't be read are told, with the place to go on at; nothing else is lost for them.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, path::Path, time::Duration};
+
+use tidelog::{ErrorKind, Finding, Log, Record, Start, TopicConfig};
+
+const RECORDS: u32 = 20;
+
+/// A log with a topic of two partitions, number `i` in partition `i % 2`, closed.
+fn prepare(dir: &Path) {
+    let log = Log::open(dir).unwrap();
+    let topic = log.create_topic("orders", TopicConfig::with_partitions(2)).unwrap();
+    for i in 0..RECORDS {
+        topic.append(Record::new(format!("order {i:03}")).partition(i % 2)).unwrap();
+    }
+    log.close().unwrap();
+}
+
+/// Flips a bit of every place in the folder's segments where `text` stands.
+fn damage(folder: &Path, text: &[u8]) {
+    let mut found = false;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let mut bytes = fs::read(&path).unwrap();
+            let places: Vec<usize> =
+                (0..=bytes.len() - text.len()).filter(|&at| bytes[at..].starts_with(text)).collect();
+            found |= !places.is_empty();
+            places.into_iter().for_each(|at| bytes[at] ^= 0x10);
+            fs::write(path, bytes).unwrap();
+        }
+    }
+    assert!(found);
+}
+
+#[test]
+fn a_reader_tells_it_reads_the_other_partitions_and_can_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    damage(&dir.path().join("orders-0"), b"order 006");
+    let log = Log::open(dir.path()).unwrap();
+    let mut reader = log.topic("orders").unwrap().reader(Start::Earliest).unwrap();
+    let (mut offsets, mut errors) = (Vec::new(), 0);
+    loop {
+        match reader.next_batch() {
+            Ok(None) => break,
+            Ok(Some(batch)) => offsets.extend(batch.iter().map(|record| (record.partition(), record.offset()))),
+            Err(error) => {
+                errors += 1;
+                assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+                assert_eq!((error.topic(), error.partition()), (Some("orders"), Some(0)));
+                assert_eq!(error.damaged_offsets(), Some(3..4));
+                assert!(error.path().unwrap().starts_with(dir.path().join("orders-0")));
+                assert!(error.file_position().is_some());
+                if errors == 3 {
+                    reader.seek(0, error.resume_offset().unwrap()).unwrap();
+                }
+            }
+        }
+    }
+    assert_eq!(errors, 3, "told again until somebody goes on");
+    offsets.sort_unstable();
+    let expected: Vec<(u32, u64)> =
+        (0..2).flat_map(|partition| (0..10).map(move |offset| (partition, offset))).collect();
+    assert_eq!(offsets, expected.into_iter().filter(|place| *place != (0, 3)).collect::<Vec<_>>());
+}
+
+#[test]
+fn single_records_end_at_it_until_somebody_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    damage(&dir.path().join("orders-1"), b"order 001");
+    let log = Log::open(dir.path()).unwrap();
+    let mut records = log.topic("orders").unwrap().partition(1).unwrap().read_from(0).unwrap();
+    let error = records.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+    assert!(records.next().is_none());
+    records.seek(error.resume_offset().unwrap()).unwrap();
+    assert_eq!(records.map(|record| record.unwrap().offset()).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_consumer_loses_nothing_of_the_other_partitions() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    damage(&dir.path().join("orders-0"), b"order 006");
+    let log = Log::open(dir.path()).unwrap();
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    let batch = consumer.poll(Duration::ZERO).unwrap();
+    let readable = batch.iter().filter(|record| record.partition() == 0).count();
+    assert_eq!((readable, batch.len()), (3, 13), "what is readable comes first");
+    consumer.commit().unwrap();
+    assert_eq!(consumer.committed("orders", 0).unwrap(), Some(3), "no commit goes past what wasn't returned");
+    for _ in 0..2 {
+        let error = consumer.poll(Duration::from_secs(60)).unwrap_err();
+        assert_eq!((error.kind(), error.partition()), (ErrorKind::Corruption, Some(0)));
+    }
+    // Meanwhile, what comes elsewhere is returned.
+    log.topic("orders").unwrap().append(Record::new("more").partition(1)).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        match consumer.poll(Duration::ZERO) {
+            Ok(batch) => seen.extend(batch.iter().map(|record| record.to_owned())),
+            Err(error) => consumer.seek("orders", 0, error.resume_offset().unwrap()).unwrap(),
+        }
+    }
+    assert_eq!(seen.iter().filter(|record| record.partition() == 1).count(), 1);
+    let offsets: Vec<u64> =
+        seen.iter().filter(|record| record.partition() == 0).map(|record| record.offset()).collect();
+    assert_eq!(offsets, (4..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_commit_outside_the_log_is_told_by_poll() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    let log = Log::open(dir.path()).unwrap();
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), RECORDS as usize);
+    consumer.commit().unwrap();
+    drop(consumer);
+    log.close().unwrap();
+    fs::remove_dir_all(dir.path().join("orders-1")).unwrap();
+
+    let log = Log::open(dir.path()).unwrap();
+    let finding = Finding::MissingFolder { path: dir.path().join("orders-1") };
+    assert_eq!(log.recovery().findings(), [finding]);
+    let topic = log.topic("orders").unwrap();
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    assert_eq!(consumer.position("orders", 1).unwrap(), 10);
+    for _ in 0..2 {
+        let error = consumer.poll(Duration::from_secs(60)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange);
+        assert_eq!((error.topic(), error.partition(), error.resume_offset()), (Some("orders"), Some(1), Some(0)));
+    }
+    consumer.commit().unwrap();
+    assert_eq!(consumer.committed("orders", 1).unwrap(), Some(10));
+    topic.append(Record::new("new").partition(1)).unwrap();
+    consumer.seek("orders", 1, 0).unwrap();
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 1);
+    consumer.commit().unwrap();
+    assert_eq!(consumer.committed("orders", 1).unwrap(), Some(1));
+}
+
+#[test]
+fn a_damaged_commit_is_told_and_others_count() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    let log = Log::open(dir.path()).unwrap();
+    for group in ["billing", "shipping", "mailing"] {
+        let mut consumer = log.consumer(group).topic("orders").open().unwrap();
+        assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), RECORDS as usize);
+        consumer.commit().unwrap();
+    }
+    log.close().unwrap();
+    damage(&dir.path().join("__offsets-0"), b"shipping");
+
+    let log = Log::open(dir.path()).unwrap();
+    assert!(matches!(log.recovery().findings(), [Finding::DamagedCommits { .. }]), "{:?}", log.recovery());
+    let committed = |group: &str| {
+        let consumer = log.consumer(group).topic("orders").open().unwrap();
+        consumer.committed("orders", 0).unwrap()
+    };
+    assert_eq!(["billing", "shipping", "mailing"].map(committed), [Some(10), None, Some(10)]);
+    let mut consumer = log.consumer("shipping").topic("orders").open().unwrap();
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), RECORDS as usize, "it sees records again and misses none");
+}
+
+#[test]
+fn a_topic_whose_file_is_gone_is_told_and_keeps_its_records() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    let file = dir.path().join("topics/orders.json");
+    let text = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    assert_eq!(log.topics(), [""; 0]);
+    let folders = ["orders-0", "orders-1"].map(|name| Finding::OrphanedFolder { path: dir.path().join(name) });
+    assert_eq!(log.recovery().findings(), folders);
+    let error = log.create_topic("orders", TopicConfig::with_partitions(2)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+    assert!(error.to_string().contains("orphaned"), "{error}");
+    log.close().unwrap();
+
+    fs::write(&file, text).unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    assert!(log.recovery().is_clean(), "{:?}", log.recovery());
+    assert_eq!(log.topic("orders").unwrap().partition(1).unwrap().end_offset(), 10);
+}
