@@ -79,7 +79,8 @@ pub(crate) fn run(log: &Log, intake: Intake) -> Result<(Totals, Vec<Report>)> {
             shop.spawn(scope, || service::run(&shop, Notifications)),
         ];
         let (totals, report) = shop.spawn(scope, || analytics::run(&shop)).join().ok()??;
-        let mut reports = services.map(|service| service.join().ok().flatten()).into_iter().collect::<Option<Vec<_>>>()?;
+        let mut reports =
+            services.map(|service| service.join().ok().flatten()).into_iter().collect::<Option<Vec<_>>>()?;
         reports.push(report);
         Some((totals, reports))
     });
