@@ -372,6 +372,7 @@ fn every_rule_holds_however_lines_end() {
         assert!(dead.iter().all(|headers| headers["file"] == "rules.csv"));
         let reasons: BTreeSet<&str> = dead.iter().map(|headers| &*headers["reason"]).collect();
         assert_eq!(reasons.len(), 6, "{reasons:?}");
+        log.close().unwrap();
         assert_nothing_is_twice(text(data.path()));
     }
 }

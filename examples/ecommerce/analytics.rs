@@ -89,7 +89,7 @@ pub(crate) fn run(shop: &Shop<'_>) -> Result<(Totals, Report)> {
         if !batch.is_empty() {
             consumer.commit()?;
         } else if INPUTS.iter().all(|input| closed.contains(input)) {
-            let lag = Some(consumer.lag()?);
+            let lag = Some(consumer.lag().total);
             return Ok((totals, Report { group: GROUP, records_read, records_appended: 0, lag }));
         }
     }
@@ -97,11 +97,9 @@ pub(crate) fn run(shop: &Shop<'_>) -> Result<(Totals, Report)> {
 
 /// What the group has committed says how far it was, but not what it counted.
 fn seek_to_beginning(shop: &Shop<'_>, consumer: &mut Consumer) -> Result<()> {
-    for input in INPUTS {
-        let topic = events::topic(shop.log, input)?;
-        for partition in 0..topic.partition_count() {
-            consumer.seek(input, partition, topic.partition(partition)?.start_offset())?;
-        }
+    for (topic, partition) in consumer.assignment() {
+        let start = shop.log.topic(&topic)?.partition(partition)?.start_offset();
+        consumer.seek(&topic, partition, start)?;
     }
     Ok(())
 }
