@@ -15,9 +15,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
+    num::NonZero,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -212,6 +216,20 @@ fn scrambled(seed: u64) -> u64 {
     (mixed ^ (mixed >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 8
 }
 
+/// Tests all points, as many at a time as there are processors.
+fn at_each(points: &[u64], test: impl Fn(u64) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                while let Some(&point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    test(point);
+                }
+            });
+        }
+    });
+}
+
 /// Aborts at `point`, for every other point once more further on, then runs to the end.
 fn abort_and_go_on(args: &[&str], point: u64, orders: u64) -> (TempDir, String) {
     let folder = TempDir::new().unwrap();
@@ -228,11 +246,11 @@ fn abort_and_go_on(args: &[&str], point: u64, orders: u64) -> (TempDir, String) 
 #[test]
 fn december_aborted_anywhere_ends_like_an_uninterrupted_run() {
     let Some(folder) = december() else { return };
-    for point in crash_points(DECEMBER_ORDERS, 12) {
+    at_each(&crash_points(DECEMBER_ORDERS, 12), |point| {
         let (data, json) = abort_and_go_on(&["--orders", folder], point, DECEMBER_ORDERS);
         assert_eq!(json, december_json(folder), "aborted behind order {point}");
         assert_nothing_is_twice(text(data.path()));
-    }
+    });
 }
 
 #[test]
@@ -240,12 +258,12 @@ fn generated_orders_aborted_anywhere_end_like_an_uninterrupted_run() {
     let uninterrupted = run(&["--json"]).json();
     let numbers: Value = serde_json::from_str(&uninterrupted).unwrap();
     assert_eq!(numbers["orders_created"], GENERATED_ORDERS);
-    for point in crash_points(GENERATED_ORDERS, 4) {
+    at_each(&crash_points(GENERATED_ORDERS, 4), |point| {
         let (data, json) = abort_and_go_on(&[], point, GENERATED_ORDERS);
         assert_eq!(json, uninterrupted, "aborted behind order {point}");
         assert_nothing_is_twice(text(data.path()));
         assert_eq!(run(&["--data", text(data.path()), "--json"]).json(), uninterrupted, "a further run adds nothing");
-    }
+    });
 }
 
 /// Intake is not the only one to be interrupted: a kill finds the services wherever they are.
@@ -263,6 +281,30 @@ fn killed_at_any_time_it_ends_like_an_uninterrupted_run() {
         running.child.kill().unwrap();
         running.child.wait().unwrap();
     }
+    assert_eq!(run(&args).json(), december_json(folder));
+    assert_nothing_is_twice(text(data.path()));
+}
+
+/// Without its caches a partition is read through from what is known to be on the device, as after a power cut.
+#[test]
+fn aborted_and_without_its_caches_it_ends_like_an_uninterrupted_run() {
+    let Some(folder) = december() else { return };
+    let data = TempDir::new().unwrap();
+    let args = ["--orders", folder, "--data", text(data.path()), "--json"];
+    run(&[&args[..], &["--crash-after", "1000"]].concat()).assert_aborted();
+    let mut caches = 0;
+    for partition in fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir())
+    {
+        for file in fs::read_dir(partition).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = file.file_name().unwrap();
+            if name == "partition.state" || file.extension().is_some_and(|kind| kind == "index" || kind == "timeindex")
+            {
+                fs::remove_file(&file).unwrap();
+                caches += 1;
+            }
+        }
+    }
+    assert!(caches > 0);
     assert_eq!(run(&args).json(), december_json(folder));
     assert_nothing_is_twice(text(data.path()));
 }
