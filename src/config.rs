@@ -36,7 +36,7 @@ impl Default for Durability {
 }
 
 impl Durability {
-    fn validate(self) -> Result<()> {
+    pub(crate) fn validate(self) -> Result<()> {
         match self {
             Self::Interval(interval) if interval < Duration::from_millis(1) => {
                 invalid("durability", "an interval below 1 ms; use Durability::Synced")

@@ -82,6 +82,8 @@ pub(crate) enum Repr {
     InvalidConfig { option: &'static str, reason: String },
     #[error("{} has format version {found}, this version of tidelog reads up to {supported}", .path.display())]
     UnsupportedFormat { path: PathBuf, found: u32, supported: u32 },
+    #[error("{} holds {what} at offset {offset}, which this version of tidelog doesn't know", .path.display())]
+    UnsupportedRecord { path: PathBuf, offset: u64, what: String },
     #[error("{} lies on {file_system}, {reason}", .path.display())]
     UnsupportedFileSystem { path: PathBuf, file_system: String, reason: &'static str },
     #[error("{what} takes {bytes} bytes, the limit is {limit}")]
@@ -92,12 +94,16 @@ pub(crate) enum Repr {
     UnknownTopic { topic: String },
     #[error("topic {topic:?} has {count} partitions, there is no partition {partition}")]
     UnknownPartition { topic: String, partition: u32, count: u32 },
+    #[error("a record for partition {asked} was handed to {topic}-{partition}")]
+    OtherPartition { topic: String, partition: u32, asked: u32 },
     #[error("topic {topic:?} has {existing} partitions, {requested} were asked for")]
     PartitionCountMismatch { topic: String, existing: u32, requested: u32 },
     #[error("offset {offset} of {topic}-{partition} is out of range, which is {} to {}", .valid.start, .valid.end)]
     OffsetOutOfRange { topic: String, partition: u32, offset: u64, valid: Range<u64> },
     #[error("{} is damaged at position {position}: {detail}{}", .path.display(), Damaged(.offsets))]
     Corruption { path: PathBuf, position: u64, offsets: Option<Range<u64>>, detail: String },
+    #[error("the frame at position {position} of {} has attributes that this version doesn't know ({attributes:#06x})", .path.display())]
+    UnknownAttributes { path: PathBuf, position: u64, attributes: u16 },
     #[error("{topic}-{partition} takes no appends until the log is opened again: {reason}")]
     Poisoned { topic: String, partition: u32, reason: Arc<str> },
     #[error("group {group:?} has a consumer already")]
@@ -151,12 +157,14 @@ impl Error {
             Repr::NotADirectory { .. } => ErrorKind::NotADirectory,
             Repr::InvalidName { .. } => ErrorKind::InvalidName,
             Repr::InvalidConfig { .. } => ErrorKind::InvalidConfig,
-            Repr::UnsupportedFormat { .. } => ErrorKind::UnsupportedFormat,
+            Repr::UnsupportedFormat { .. } | Repr::UnsupportedRecord { .. } | Repr::UnknownAttributes { .. } => {
+                ErrorKind::UnsupportedFormat
+            }
             Repr::UnsupportedFileSystem { .. } => ErrorKind::UnsupportedFileSystem,
             Repr::RecordTooLarge { .. } => ErrorKind::RecordTooLarge,
             Repr::TopicExists { .. } => ErrorKind::TopicExists,
             Repr::UnknownTopic { .. } => ErrorKind::UnknownTopic,
-            Repr::UnknownPartition { .. } => ErrorKind::UnknownPartition,
+            Repr::UnknownPartition { .. } | Repr::OtherPartition { .. } => ErrorKind::UnknownPartition,
             Repr::PartitionCountMismatch { .. } => ErrorKind::PartitionCountMismatch,
             Repr::OffsetOutOfRange { .. } => ErrorKind::OffsetOutOfRange,
             Repr::Corruption { .. } => ErrorKind::Corruption,
@@ -176,6 +184,8 @@ impl Error {
             | Repr::Locked { path, .. }
             | Repr::NotADirectory { path }
             | Repr::UnsupportedFormat { path, .. }
+            | Repr::UnsupportedRecord { path, .. }
+            | Repr::UnknownAttributes { path, .. }
             | Repr::UnsupportedFileSystem { path, .. }
             | Repr::Corruption { path, .. } => Some(path),
             Repr::PartialAppend { source, .. } => source.path(),
@@ -183,10 +193,41 @@ impl Error {
         }
     }
 
+    /// The topic that the error is about, if it is about one.
+    pub fn topic(&self) -> Option<&str> {
+        match &*self.0 {
+            Repr::TopicExists { topic }
+            | Repr::UnknownTopic { topic }
+            | Repr::UnknownPartition { topic, .. }
+            | Repr::OtherPartition { topic, .. }
+            | Repr::PartitionCountMismatch { topic, .. }
+            | Repr::OffsetOutOfRange { topic, .. }
+            | Repr::Poisoned { topic, .. }
+            | Repr::NotAssigned { topic, .. } => Some(topic),
+            Repr::Corruption { path, offsets: Some(_), .. } => partition_of(path).map(|(topic, _)| topic),
+            Repr::PartialAppend { source, .. } => source.topic(),
+            _ => None,
+        }
+    }
+
+    /// The number of the partition that the error is about, if it is about one.
+    pub fn partition(&self) -> Option<u32> {
+        match &*self.0 {
+            Repr::UnknownPartition { partition, .. }
+            | Repr::OtherPartition { partition, .. }
+            | Repr::OffsetOutOfRange { partition, .. }
+            | Repr::Poisoned { partition, .. }
+            | Repr::NotAssigned { partition, .. } => Some(*partition),
+            Repr::Corruption { path, offsets: Some(_), .. } => partition_of(path).map(|(_, number)| number),
+            Repr::PartialAppend { source, .. } => source.partition(),
+            _ => None,
+        }
+    }
+
     /// Kind [`Corruption`](ErrorKind::Corruption): where in the file, in bytes.
     pub fn file_position(&self) -> Option<u64> {
         match &*self.0 {
-            Repr::Corruption { position, .. } => Some(*position),
+            Repr::Corruption { position, .. } | Repr::UnknownAttributes { position, .. } => Some(*position),
             _ => None,
         }
     }
@@ -252,10 +293,24 @@ impl Error {
         Repr::Corruption { path: path.into(), position, offsets: None, detail: detail.into() }.into()
     }
 
+    /// Adds the offsets that can't be read to kind `Corruption`; other kinds stay as they are.
+    pub(crate) fn with_damaged_offsets(mut self, range: Range<u64>) -> Self {
+        if let Repr::Corruption { offsets, .. } = &mut *self.0 {
+            *offsets = Some(range);
+        }
+        self
+    }
+
     /// Adds what a batch had appended before `self` stopped it.
     pub(crate) fn after_appending(self, appended: Vec<AppendedRange>) -> Self {
         if appended.is_empty() { self } else { Repr::PartialAppend { appended, source: self }.into() }
     }
+}
+
+/// Topic and number of the partition that a segment belongs to, by the name of its folder: `<topic>-<number>`.
+fn partition_of(segment: &Path) -> Option<(&str, u32)> {
+    let (topic, number) = segment.parent()?.file_name()?.to_str()?.rsplit_once('-')?;
+    Some((topic, number.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -284,6 +339,17 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Closed);
         assert_eq!(error.appended(), ranges);
         assert!(Error::from(Repr::Closed).after_appending(Vec::new()).appended().is_empty());
+    }
+
+    #[test]
+    fn damage_of_a_segment_tells_the_partition() {
+        let error = |path: &str, offsets| {
+            Error::from(Repr::Corruption { path: path.into(), position: 0, offsets, detail: String::new() })
+        };
+        let damaged = error("/data/my-orders-12/00000000000000000000.log", Some(3..5));
+        assert_eq!((damaged.topic(), damaged.partition()), (Some("my-orders"), Some(12)));
+        let other = error("/data/my-orders-12/partition.checkpoint", None);
+        assert_eq!((other.topic(), other.partition()), (None, None));
     }
 
     #[test]

@@ -20,12 +20,11 @@ use std::{
     ops::Range,
     path::Path,
     ptr::NonNull,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64},
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod fs;
 pub(crate) mod sim;
 
@@ -270,7 +269,7 @@ pub(crate) trait Observer: Send + Sync {
 /// # Thread safety
 /// Shared by writers and readers under the partition's protocol: bytes below the published end are never stored to
 /// again, and only the one writer stores above it. The `unsafe` methods ask their callers for just that. Words
-/// ([`word`](Region::word)) are atomic and free for all; they never overlap what is borrowed as bytes.
+/// ([`words`](Region::words)) are atomic and free for all; they never overlap what is borrowed as bytes.
 pub(crate) struct Region {
     start: NonNull<u8>,
     len: usize,
@@ -338,29 +337,15 @@ impl Region {
         Some(())
     }
 
-    /// The 64-bit word at `position`, or `None` if that is outside or not a multiple of 8.
+    /// All of the region as 64-bit words (what is left over at the end isn't among them).
+    ///
+    /// Words are atomic and free for all. Where they overlap what is borrowed or encoded as bytes, the promises made
+    /// there cover them too.
     #[inline]
-    pub(crate) fn word(&self, position: usize) -> Option<&AtomicU64> {
-        let pointer = self.atomic_pointer(position, 8)?;
-        // SAFETY: in bounds and aligned; alive by `_map`; words are only ever used as atomics.
-        Some(unsafe { AtomicU64::from_ptr(pointer.cast()) })
-    }
-
-    /// The 32-bit word at `position`, or `None` if that is outside or not a multiple of 4.
-    #[inline]
-    pub(crate) fn half_word(&self, position: usize) -> Option<&AtomicU32> {
-        let pointer = self.atomic_pointer(position, 4)?;
-        // SAFETY: in bounds and aligned; alive by `_map`; words are only ever used as atomics.
-        Some(unsafe { AtomicU32::from_ptr(pointer.cast()) })
-    }
-
-    /// A pointer to `size` bytes at `position`, if they are inside and aligned to their size.
-    fn atomic_pointer(&self, position: usize, size: usize) -> Option<*mut u8> {
-        if position % size != 0 || size > self.len.checked_sub(position)? {
-            return None;
-        }
-        // SAFETY: in bounds as just checked. Mappings begin on a page, so a multiple of `size` is aligned to it.
-        Some(unsafe { self.start.as_ptr().add(position) })
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping begins on a page, so it is aligned; it is alive by `_map`, in bounds by the division, and
+        // an `AtomicU64` may be changed by anybody through a shared reference.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / 8) }
     }
 }
 
@@ -386,4 +371,13 @@ impl Store for Observed<'_> {
     fn bytes(&self) -> &[u8] {
         self.window
     }
+}
+
+/// Memory of zeros that belongs to no file: for caches where the file system can't promise that a store into a mapped
+/// page succeeds. `len` is above zero.
+pub(crate) fn anonymous_region(len: usize) -> io::Result<Region> {
+    let map = Arc::new(memmap2::MmapRaw::from(memmap2::MmapOptions::new().len(len).map_anon()?));
+    let start = NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("an empty mapping"))?;
+    // SAFETY: the map is `len` bytes long, writable, lives as long as the `Arc` and is used by nobody else.
+    Ok(unsafe { Region::new(start, len, map, None) })
 }

@@ -1,0 +1,348 @@
+//! The log as a whole: opening, closing, its topics.
+//!
+//! # Format
+//! `tidelog.meta`, a JSON file: format version, and the time of creation in ms since the Unix epoch. It is read before
+//! anything else is touched, so that a folder of a newer version stays as it is.
+//!
+//! # Invariants
+//! - The lock on `processes/exclusive` is held from before the first file is opened until after the last one is closed.
+//! - Handles keep [`Shared`] alive; nothing that `Shared` holds does: no cycle.
+//!
+//! # Thread safety
+//! Any thread may call anything.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::Clock,
+    config::{LogOptions, TopicConfig},
+    consumer::{ConsumerBuilder, Context},
+    error::{Error, Repr, Result},
+    group::Groups,
+    json_file,
+    partition::{Environment, Flusher},
+    report::{Finding, RecoveryReport},
+    storage::{EntryKind, FileSystemClass, Lock, LockOutcome, Storage, fs::FsStorage, sim::SimStorage},
+    topic::{Topic, TopicState},
+    topics::{TOPICS_DIR, Topics},
+};
+
+/// The file that says what the folder is.
+const META_FILE: &str = "tidelog.meta";
+
+/// Its temporary name, without the suffix.
+const META_TEMPORARY: &str = "meta";
+
+/// The folder of locks, and the lock of the one process that has the log open.
+const LOCKS_DIR: &str = "processes";
+const LOCK_FILE: &str = "exclusive";
+
+/// The content of `tidelog.meta`.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    format_version: u32,
+    created_ms: i64,
+}
+
+/// An open log: a folder of topics. Cheap to clone; any thread may use it.
+///
+/// The log is open until [`close`](Log::close) is called, or until the last handle of it (log, topic, partition,
+/// consumer or reader) is dropped. Both leave the files such that the next open needs no recovery; only `close` tells
+/// of errors.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+/// What all handles of a log keep alive.
+struct Shared {
+    path: PathBuf,
+    topics: Arc<Topics>,
+    groups: Arc<Groups>,
+    flusher: Arc<Flusher>,
+    recovery: RecoveryReport,
+    closed: AtomicBool,
+    /// Taken out when the log is closed. Whoever closes holds the mutex, so a second one waits and finds it done.
+    lock: Mutex<Option<Lock>>,
+}
+
+impl Log {
+    /// Opens the log in a folder; creates it if it is missing. As [`Log::options`] with nothing set.
+    ///
+    /// Opening reads what a clean close left, or recovers what a killed process or a power cut left:
+    /// [`recovery`](Log::recovery) tells what was found.
+    ///
+    /// # What is assumed
+    /// - The folder lies on a local file system: ext4, xfs, btrfs, zfs, tmpfs, overlayfs, apfs, ntfs, or another one
+    ///   that an option allows. Network file systems are refused.
+    /// - Nobody but tidelog changes the files.
+    /// - A media error on a mapped page ends the process: that is how systems report it. Recovery reads files without
+    ///   mapping them and reports such errors instead.
+    ///
+    /// # Errors
+    /// - [`Locked`](crate::ErrorKind::Locked): another process, or another `Log` of this one, has the folder open.
+    /// - [`NotADirectory`](crate::ErrorKind::NotADirectory): there is something else of that name.
+    /// - [`UnsupportedFormat`](crate::ErrorKind::UnsupportedFormat): a newer version of tidelog wrote it. Nothing was
+    ///   changed.
+    /// - [`UnsupportedFileSystem`](crate::ErrorKind::UnsupportedFileSystem).
+    /// - [`Corruption`](crate::ErrorKind::Corruption): `tidelog.meta` or a topic's file isn't what was written.
+    ///   (Damaged records don't keep a log from being opened: reading tells them.)
+    /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull).
+    pub fn open(path: impl AsRef<Path>) -> Result<Log> {
+        Self::options().open(path)
+    }
+
+    /// Options to open a log with.
+    ///
+    /// ```
+    /// # use tidelog::{Durability, Log};
+    /// # fn main() -> tidelog::Result<()> {
+    /// let log = Log::options().durability(Durability::Synced).segment_bytes(16 << 20).in_memory().open("shop")?;
+    /// # log.close()
+    /// # }
+    /// ```
+    pub fn options() -> LogOptions {
+        LogOptions::default()
+    }
+
+    /// Creates a topic. When this returns, it is durable.
+    ///
+    /// # Errors
+    /// - [`TopicExists`](crate::ErrorKind::TopicExists).
+    /// - [`InvalidName`](crate::ErrorKind::InvalidName): a name is 1 to 249 of `a-z A-Z 0-9 . _ -`, neither `.` nor
+    ///   `..`, and doesn't begin with `__`.
+    /// - [`InvalidConfig`](crate::ErrorKind::InvalidConfig): no partition, or more than
+    ///   [`MAX_PARTITIONS`](crate::MAX_PARTITIONS); other options out of their bounds.
+    /// - [`Corruption`](crate::ErrorKind::Corruption): a folder named like one of its partitions is there and may hold
+    ///   records. It isn't touched.
+    /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull),
+    ///   [`Closed`](crate::ErrorKind::Closed).
+    pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        self.check_open()?;
+        Ok(self.handle(self.shared.topics.create(name, config)?))
+    }
+
+    /// The topic of that name, created if it isn't there. One that is there keeps its own options.
+    ///
+    /// # Errors
+    /// [`PartitionCountMismatch`](crate::ErrorKind::PartitionCountMismatch) if it is there with another number of
+    /// partitions; else those of [`create_topic`](Log::create_topic).
+    pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        self.check_open()?;
+        Ok(self.handle(self.shared.topics.ensure(name, config)?))
+    }
+
+    /// The topic of that name.
+    ///
+    /// # Errors
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic), [`InvalidName`](crate::ErrorKind::InvalidName),
+    /// [`Closed`](crate::ErrorKind::Closed).
+    pub fn topic(&self, name: &str) -> Result<Topic> {
+        self.check_open()?;
+        Ok(self.handle(self.shared.topics.get(name)?))
+    }
+
+    /// The names of all topics, in order.
+    pub fn topics(&self) -> Vec<String> {
+        self.shared.topics.names()
+    }
+
+    /// Begins to open a consumer of a group. Groups needn't be created; names follow the rule of topics.
+    pub fn consumer(&self, group: impl Into<String>) -> ConsumerBuilder {
+        let Shared { topics, groups, .. } = &*self.shared;
+        let context = Context { topics: topics.clone(), groups: groups.clone(), keepalive: self.shared.clone() };
+        ConsumerBuilder::new(context, group.into())
+    }
+
+    /// What opening found, and what it did about it.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.shared.recovery
+    }
+
+    /// The folder, as it was given to `open`.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Returns when everything that was appended and committed before is on the device.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) and [`Poisoned`](crate::ErrorKind::Poisoned) for a sync that failed, now or
+    /// earlier; [`Closed`](crate::ErrorKind::Closed). All partitions are tried, the first error is answered.
+    pub fn flush(&self) -> Result<()> {
+        self.check_open()?;
+        self.shared.topics.flush()
+    }
+
+    /// Flushes and closes the log; it can be opened again at once.
+    ///
+    /// Other handles needn't be dropped before: what they are asked from now on they answer with kind
+    /// [`Closed`](crate::ErrorKind::Closed), and a consumer that sleeps in `poll` wakes up to say so. Batches stay
+    /// valid. Closing twice is fine.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io), [`Poisoned`](crate::ErrorKind::Poisoned): something couldn't be flushed. The log
+    /// is closed all the same, and the next open recovers it.
+    pub fn close(&self) -> Result<()> {
+        self.shared.close()
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.shared.closed.load(Ordering::Acquire) { Err(Repr::Closed.into()) } else { Ok(()) }
+    }
+
+    fn handle(&self, topic: Arc<TopicState>) -> Topic {
+        Topic::new(topic, self.shared.clone())
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn close(&self) -> Result<()> {
+        let mut lock = self.lock.lock();
+        let Some(held) = lock.take() else { return Ok(()) };
+        self.closed.store(true, Ordering::Release);
+        let outcome = self.topics.close();
+        // Only now is there nothing to find but that the log was closed.
+        self.groups.close();
+        self.flusher.stop();
+        drop(held);
+        outcome
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nobody is left to tell.
+        let _ = self.close();
+    }
+}
+
+impl LogOptions {
+    /// Opens the log in a folder; creates it if it is missing.
+    ///
+    /// # Errors
+    /// Those of [`Log::open`], and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an option out of its bounds.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Log> {
+        let storage: Arc<dyn Storage> =
+            if self.in_memory { Arc::new(SimStorage::default()) } else { Arc::new(FsStorage) };
+        self.open_on(path.as_ref(), storage, Clock::System)
+    }
+
+    /// Opens a log on the given storage, by the given clock.
+    pub(crate) fn open_on(self, path: &Path, storage: Arc<dyn Storage>, clock: Clock) -> Result<Log> {
+        self.validate()?;
+        make_folder(&*storage, path)?;
+        let positional_appends = self.check_file_system(&*storage, path)?;
+        // A folder of a newer version isn't to be touched, not even for a lock.
+        read_meta(&*storage, path)?;
+        let lock = take_lock(&*storage, path)?;
+        json_file::remove_temporaries(&*storage, path)?;
+        let mut recovery = RecoveryReport::default();
+        // Again, because only who holds the lock knows.
+        if read_meta(&*storage, path)?.is_none() {
+            write_meta(&*storage, path, &clock, &mut recovery)?;
+        }
+
+        let flusher = Flusher::start()?;
+        let env = Environment { storage, clock, flusher: flusher.clone(), positional_appends };
+        match open_topics(env, path, &self, &mut recovery) {
+            Ok((topics, groups)) => {
+                let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));
+                Ok(Log { shared: Arc::new(Shared { path, topics, groups, flusher, recovery, closed, lock }) })
+            }
+            Err(error) => {
+                flusher.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses file systems that can't be relied on; answers whether appends have to go through `pwrite`.
+    fn check_file_system(&self, storage: &dyn Storage, path: &Path) -> Result<bool> {
+        let found = storage.file_system(path).map_err(|source| Error::io("tell the file system of", path, source))?;
+        let reason = match found.class {
+            FileSystemClass::Local => return Ok(false),
+            FileSystemClass::LocalCopyOnWrite => return Ok(true),
+            FileSystemClass::Unknown if self.allow_unknown_file_system => return Ok(true),
+            FileSystemClass::Unknown => {
+                "which isn't known to be fit; an option (allow_unknown_file_system) uses it anyway"
+            }
+            FileSystemClass::Network => "a network file system, where locks and mapped files can't be relied on",
+        };
+        Err(Repr::UnsupportedFileSystem { path: path.into(), file_system: found.name, reason }.into())
+    }
+}
+
+/// Sees to it that there is a folder.
+fn make_folder(storage: &dyn Storage, path: &Path) -> Result<()> {
+    let failed = |operation, source: io::Error| match source.kind() {
+        io::ErrorKind::NotADirectory => Repr::NotADirectory { path: path.into() }.into(),
+        _ => Error::io(operation, path, source),
+    };
+    match storage.entry_kind(path).map_err(|source| failed("look at", source))? {
+        Some(EntryKind::Dir) => Ok(()),
+        Some(EntryKind::File | EntryKind::Other) => Err(Repr::NotADirectory { path: path.into() }.into()),
+        None => storage.create_dir_all(path).map_err(|source| failed("create the folder", source)),
+    }
+}
+
+fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Lock> {
+    let dir = path.join(LOCKS_DIR);
+    storage.create_dir_all(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
+    let file = dir.join(LOCK_FILE);
+    match storage.lock_exclusive(&file).map_err(|source| Error::io("lock", &file, source))? {
+        LockOutcome::Acquired(lock) => Ok(lock),
+        LockOutcome::Held(process_id) => Err(Repr::Locked { path: path.into(), process_id }.into()),
+    }
+}
+
+fn read_meta(storage: &dyn Storage, path: &Path) -> Result<Option<Meta>> {
+    json_file::read(storage, &path.join(META_FILE))
+}
+
+/// Marks the folder as a log's, before anything else is created there.
+fn write_meta(storage: &dyn Storage, path: &Path, clock: &Clock, recovery: &mut RecoveryReport) -> Result<()> {
+    let topics = path.join(TOPICS_DIR);
+    if storage.entry_kind(&topics).map_err(|source| Error::io("look at", topics, source))?.is_some() {
+        recovery.add(Finding::MissingMeta { path: path.join(META_FILE) });
+    }
+    let meta = Meta { format_version: json_file::FORMAT_VERSION, created_ms: clock.now_ms() };
+    json_file::write(storage, path, META_TEMPORARY, META_FILE, &meta)
+}
+
+/// Opens all topics, the internal ones too.
+fn open_topics(
+    env: Environment,
+    path: &Path,
+    options: &LogOptions,
+    recovery: &mut RecoveryReport,
+) -> Result<(Arc<Topics>, Arc<Groups>)> {
+    let topics = Topics::open(env, path, options, recovery)?;
+    match Groups::open(&topics, recovery) {
+        Ok(groups) => Ok((Arc::new(topics), Arc::new(groups))),
+        Err(error) => {
+            // The first error is the one to tell.
+            let _ = topics.close();
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! What can't be rebuilt from the segments: log start offset, durable mark, offset ceiling, writer epoch, the clean mark.
+//!
+//! # Format
+//! Two slots of [`SLOT_BYTES`] in different 4 KiB blocks, at positions 0 and 4096; the valid one with the higher
+//! number counts. See `src/doc/format.md`, section "Checkpoint".
+//!
+//! # Invariants
+//! - A slot is written with `pwrite` and made durable with `fdatasync` before anybody acts on what it says.
+//! - The slot that counts is never overwritten with something else: the next state goes into the other one. At open
+//!   the one that counts is rewritten *in place* and synced first, because a slot that was read from the page cache
+//!   may never have reached the device.
+//!
+//! # Thread safety
+//! One owner at a time; a partition keeps it behind a mutex, which is held across the sync. Appends don't take it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use crate::{
+    error::{Error, Result},
+    partition::control::LogPosition,
+    storage::{File, OpenMode, Storage},
+};
+
+/// The file's name in a partition's folder.
+pub(crate) const FILE_NAME: &str = "partition.checkpoint";
+/// The name that it is created under.
+const TEMPORARY_NAME: &str = "partition.checkpoint.tmp";
+
+const MAGIC: [u8; 8] = *b"tidechk\0";
+const VERSION: u32 = 1;
+/// Distance between the slots.
+const SLOT_DISTANCE: u64 = 4096;
+
+// The fields of a slot, each behind the one before it.
+const AT_MAGIC: usize = 0;
+const AT_VERSION: usize = AT_MAGIC + 8;
+const AT_PARTITION: usize = AT_VERSION + 4;
+const AT_NUMBER: usize = AT_PARTITION + 4;
+const AT_TOPIC_ID: usize = AT_NUMBER + 8;
+const AT_LOG_START: usize = AT_TOPIC_ID + 16;
+const AT_DURABLE_SEQUENCE: usize = AT_LOG_START + 8;
+const AT_DURABLE_POSITION: usize = AT_DURABLE_SEQUENCE + 8;
+const AT_DURABLE_OFFSET: usize = AT_DURABLE_POSITION + 8;
+const AT_CEILING: usize = AT_DURABLE_OFFSET + 8;
+const AT_EPOCH: usize = AT_CEILING + 8;
+const AT_FLAGS: usize = AT_EPOCH + 4;
+const AT_CLEAN_SEGMENT: usize = AT_FLAGS + 4;
+const AT_CLEAN_POSITION: usize = AT_CLEAN_SEGMENT + 8;
+const AT_CLEAN_OFFSET: usize = AT_CLEAN_POSITION + 8;
+const AT_CLEAN_TIME: usize = AT_CLEAN_OFFSET + 8;
+const AT_CHECKSUM: usize = AT_CLEAN_TIME + 8;
+/// Bytes of a slot.
+pub(crate) const SLOT_BYTES: usize = AT_CHECKSUM + 4;
+
+const FLAG_CLEAN: u32 = 1;
+const FLAG_POISONED: u32 = 1 << 1;
+
+/// What a slot says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CheckpointState {
+    pub(crate) topic_id: u128,
+    pub(crate) partition: u32,
+    /// The earliest readable offset.
+    pub(crate) log_start_offset: u64,
+    /// Everything before this place is on the device.
+    pub(crate) durable: LogPosition,
+    /// Everything below this offset is on the device.
+    pub(crate) durable_offset: u64,
+    /// Offsets are assigned only below this one.
+    pub(crate) offset_ceiling: u64,
+    /// Grows with every unclean open.
+    pub(crate) epoch: u32,
+    /// A sync failed, and what wasn't synced then has not been rewritten yet.
+    pub(crate) poisoned: bool,
+    /// Set by a clean close alone, as its last act.
+    pub(crate) clean: Option<CleanMark>,
+}
+
+/// How a clean close left the partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CleanMark {
+    pub(crate) segment_id: u64,
+    /// End of the active segment, and its file's length.
+    pub(crate) end_position: u64,
+    pub(crate) next_offset: u64,
+    /// Time of the last frame: later ones don't fall below it.
+    pub(crate) last_time_ms: i64,
+}
+
+impl CheckpointState {
+    fn encode(&self, number: u64) -> [u8; SLOT_BYTES] {
+        let mut slot = [0; SLOT_BYTES];
+        slot[AT_MAGIC..AT_VERSION].copy_from_slice(&MAGIC);
+        LittleEndian::write_u32(&mut slot[AT_VERSION..], VERSION);
+        LittleEndian::write_u32(&mut slot[AT_PARTITION..], self.partition);
+        LittleEndian::write_u64(&mut slot[AT_NUMBER..], number);
+        LittleEndian::write_u128(&mut slot[AT_TOPIC_ID..], self.topic_id);
+        LittleEndian::write_u64(&mut slot[AT_LOG_START..], self.log_start_offset);
+        LittleEndian::write_u64(&mut slot[AT_DURABLE_SEQUENCE..], self.durable.sequence().into());
+        LittleEndian::write_u64(&mut slot[AT_DURABLE_POSITION..], self.durable.file_position());
+        LittleEndian::write_u64(&mut slot[AT_DURABLE_OFFSET..], self.durable_offset);
+        LittleEndian::write_u64(&mut slot[AT_CEILING..], self.offset_ceiling);
+        LittleEndian::write_u32(&mut slot[AT_EPOCH..], self.epoch);
+        let flags = if self.clean.is_some() { FLAG_CLEAN } else { 0 } | if self.poisoned { FLAG_POISONED } else { 0 };
+        LittleEndian::write_u32(&mut slot[AT_FLAGS..], flags);
+        if let Some(clean) = self.clean {
+            LittleEndian::write_u64(&mut slot[AT_CLEAN_SEGMENT..], clean.segment_id);
+            LittleEndian::write_u64(&mut slot[AT_CLEAN_POSITION..], clean.end_position);
+            LittleEndian::write_u64(&mut slot[AT_CLEAN_OFFSET..], clean.next_offset);
+            LittleEndian::write_i64(&mut slot[AT_CLEAN_TIME..], clean.last_time_ms);
+        }
+        let checksum = crc32fast::hash(&slot[..AT_CHECKSUM]);
+        LittleEndian::write_u32(&mut slot[AT_CHECKSUM..], checksum);
+        slot
+    }
+
+    /// The slot's number and state, unless it is damaged, torn, or of another format.
+    fn decode(slot: &[u8]) -> Option<(u64, Self)> {
+        let slot: &[u8; SLOT_BYTES] = slot.get(..SLOT_BYTES)?.try_into().ok()?;
+        let intact = slot[AT_MAGIC..AT_VERSION] == MAGIC
+            && LittleEndian::read_u32(&slot[AT_VERSION..]) == VERSION
+            && LittleEndian::read_u32(&slot[AT_CHECKSUM..]) == crc32fast::hash(&slot[..AT_CHECKSUM]);
+        if !intact {
+            return None;
+        }
+        let flags = LittleEndian::read_u32(&slot[AT_FLAGS..]);
+        let clean = CleanMark {
+            segment_id: LittleEndian::read_u64(&slot[AT_CLEAN_SEGMENT..]),
+            end_position: LittleEndian::read_u64(&slot[AT_CLEAN_POSITION..]),
+            next_offset: LittleEndian::read_u64(&slot[AT_CLEAN_OFFSET..]),
+            last_time_ms: LittleEndian::read_i64(&slot[AT_CLEAN_TIME..]),
+        };
+        let state = Self {
+            topic_id: LittleEndian::read_u128(&slot[AT_TOPIC_ID..]),
+            partition: LittleEndian::read_u32(&slot[AT_PARTITION..]),
+            log_start_offset: LittleEndian::read_u64(&slot[AT_LOG_START..]),
+            durable: LogPosition::new(
+                LittleEndian::read_u64(&slot[AT_DURABLE_SEQUENCE..]),
+                LittleEndian::read_u64(&slot[AT_DURABLE_POSITION..]),
+            )?,
+            durable_offset: LittleEndian::read_u64(&slot[AT_DURABLE_OFFSET..]),
+            offset_ceiling: LittleEndian::read_u64(&slot[AT_CEILING..]),
+            epoch: LittleEndian::read_u32(&slot[AT_EPOCH..]),
+            poisoned: flags & FLAG_POISONED != 0,
+            clean: (flags & FLAG_CLEAN != 0).then_some(clean),
+        };
+        Some((LittleEndian::read_u64(&slot[AT_NUMBER..]), state))
+    }
+}
+
+/// Why a state could not be made durable.
+#[derive(Debug)]
+pub(crate) enum CheckpointFault {
+    /// The write was refused; the state on the device is the one before.
+    Write(Error),
+    /// The sync failed; which of the two states is on the device isn't known.
+    Sync(Error),
+}
+
+impl From<CheckpointFault> for Error {
+    fn from(fault: CheckpointFault) -> Self {
+        match fault {
+            CheckpointFault::Write(error) | CheckpointFault::Sync(error) => error,
+        }
+    }
+}
+
+/// The checkpoint file of one partition.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    /// The slot that counts, and its number.
+    slot: u64,
+    number: u64,
+    state: CheckpointState,
+    /// Whether the slot that counts is known to be on the device.
+    settled: bool,
+}
+
+impl Checkpoint {
+    /// Writes a new file with `state`, durable when this returns. The folder is synced too.
+    pub(crate) fn create(storage: &dyn Storage, dir: &Path, state: CheckpointState) -> Result<Self> {
+        let path = dir.join(FILE_NAME);
+        let mut bytes = vec![0; 2 * SLOT_DISTANCE as usize];
+        bytes[..SLOT_BYTES].copy_from_slice(&state.encode(1));
+        storage
+            .replace(dir, TEMPORARY_NAME, FILE_NAME, &bytes)
+            .and_then(|()| storage.open(&path, OpenMode::ReadWrite))
+            .map(|file| Self { file, path: path.clone(), slot: 0, number: 1, state, settled: true })
+            .map_err(|source| Error::io("create the checkpoint", &path, source))
+    }
+
+    /// Reads the file; `None` if there is none or neither slot is intact. Nothing is written yet: the first
+    /// [`write`](Checkpoint::write) makes sure of the slot that was read.
+    pub(crate) fn open(storage: &dyn Storage, dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(FILE_NAME);
+        let file = match storage.open(&path, OpenMode::ReadWrite) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open the checkpoint", &path, error)),
+        };
+        let mut best: Option<(u64, u64, CheckpointState)> = None;
+        for slot in 0..2 {
+            let mut bytes = [0; SLOT_BYTES];
+            let read = file
+                .read_at(&mut bytes, slot * SLOT_DISTANCE)
+                .map_err(|source| Error::io("read the checkpoint", &path, source))?;
+            if let Some((number, state)) = CheckpointState::decode(&bytes[..read]) {
+                if best.is_none_or(|(_, greatest, _)| number > greatest) {
+                    best = Some((slot, number, state));
+                }
+            }
+        }
+        Ok(best.map(|(slot, number, state)| Self { file, path, slot, number, state, settled: false }))
+    }
+
+    /// What counts now.
+    pub(crate) fn state(&self) -> &CheckpointState {
+        &self.state
+    }
+
+    /// Makes `state` the one that counts, durable when this returns.
+    ///
+    /// The first time after [`open`](Checkpoint::open) the slot that was read is made durable where it stands, before
+    /// the other one is touched: it may have come from a page that never reached the device.
+    pub(crate) fn write(&mut self, state: CheckpointState) -> Result<(), CheckpointFault> {
+        if !self.settled {
+            self.write_slot(self.slot, self.number, &self.state)?;
+            self.settled = true;
+        }
+        let (slot, number) = (1 - self.slot, self.number + 1);
+        self.write_slot(slot, number, &state)?;
+        (self.slot, self.number, self.state) = (slot, number, state);
+        Ok(())
+    }
+
+    fn write_slot(&self, slot: u64, number: u64, state: &CheckpointState) -> Result<(), CheckpointFault> {
+        self.file
+            .write_all_at(&state.encode(number), slot * SLOT_DISTANCE)
+            .map_err(|source| CheckpointFault::Write(Error::io("write the checkpoint", &self.path, source)))?;
+        self.file
+            .sync_data()
+            .map_err(|source| CheckpointFault::Sync(Error::io("sync the checkpoint", &self.path, source)))
+    }
+}

@@ -1,0 +1,272 @@
+//! Reading on from an offset: find the segment, find the frame, verify, hand out; no lock on the way.
+//!
+//! # Invariants
+//! - Nothing is handed out that isn't published and verified. Each frame is verified once in a pass.
+//! - Nothing is skipped silently. Damage is an error with the offset to go on at, and so are segments that are missing
+//!   between two others; gaps in the offsets of intact frames are legal and no error.
+//! - An error leaves the cursor where it is.
+//!
+//! # Thread safety
+//! A cursor belongs to one thread at a time; any number of them read one partition.
+
+use std::sync::Arc;
+
+use super::{PartitionLog, batch::Run, scan::Scan, segment::Segment};
+use crate::{
+    error::{Error, Repr, Result},
+    frame::{FrameFault, FrameHeader},
+    segment_header::DATA_START,
+};
+
+/// A place to read on from, in one partition.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    partition: Arc<PartitionLog>,
+    /// The next record to hand out.
+    offset: u64,
+    /// Where that is, once it was looked up: the frame that holds it, or the one behind the gap that it lies in.
+    place: Option<(Arc<Segment>, u64)>,
+}
+
+/// How far a segment can be read.
+struct Readable {
+    end: u64,
+    /// Nothing will be appended behind the end.
+    sealed: bool,
+}
+
+/// What a look at one frame answers.
+enum Look {
+    Good(FrameHeader),
+    Bad(FrameFault),
+}
+
+impl Cursor {
+    /// A cursor at `offset`: kind `OffsetOutOfRange` unless it lies between log start and log end.
+    pub(crate) fn new(partition: &Arc<PartitionLog>, offset: u64) -> Result<Self> {
+        let cursor = Self { partition: partition.clone(), offset, place: None };
+        cursor.check_range(offset)?;
+        Ok(cursor)
+    }
+
+    pub(crate) fn partition(&self) -> &Arc<PartitionLog> {
+        &self.partition
+    }
+
+    /// The next record to hand out, or the end of the log.
+    pub(crate) fn position(&self) -> u64 {
+        self.offset
+    }
+
+    /// Moves to another offset: kind `OffsetOutOfRange` as for [`new`](Cursor::new).
+    pub(crate) fn seek(&mut self, offset: u64) -> Result<()> {
+        self.check_range(offset)?;
+        // The place is looked up anew also for the same offset: damage may lie before it, and be passed over so.
+        (self.offset, self.place) = (offset, None);
+        Ok(())
+    }
+
+    fn check_range(&self, offset: u64) -> Result<()> {
+        let valid = self.partition.start_offset()..self.partition.end_offset();
+        if offset >= valid.start && offset <= valid.end {
+            return Ok(());
+        }
+        let spec = self.partition.spec();
+        Err(Repr::OffsetOutOfRange { topic: spec.topic.to_string(), partition: spec.number, offset, valid }.into())
+    }
+
+    /// Whether nothing is published beyond the position. Sequentially consistent, for who is about to sleep.
+    pub(crate) fn at_end(&self) -> bool {
+        match &self.place {
+            Some((segment, position)) => {
+                let readable = self.readable(segment);
+                !readable.sealed && *position >= readable.end
+            }
+            None => self.offset >= self.partition.end_offset(),
+        }
+    }
+
+    /// The next verified frames from one segment, of about `max_bytes`, one frame at least. `None` at the end for now.
+    ///
+    /// Kind `Corruption` at damage, with the offset to go on at; kind `OffsetOutOfRange` where deleted segments were
+    /// asked for.
+    pub(crate) fn next_run(&mut self, max_bytes: usize) -> Result<Option<Run>> {
+        loop {
+            if self.place.is_none() {
+                self.locate()?;
+            }
+            let Some((segment, position)) = self.place.clone() else { return Ok(None) };
+            // Read before the commit word: what was assigned below this is published by the time we look there.
+            let end_offset = self.partition.end_offset();
+            let readable = self.readable(&segment);
+            if position < readable.end {
+                let run = self.verify(&segment, position, readable.end, max_bytes)?;
+                if run.is_some() {
+                    return Ok(run);
+                }
+                continue; // Frames that lie wholly below the offset: the place has moved on.
+            }
+            if !readable.sealed {
+                // Offsets up to the end of the log are a gap, if anything.
+                self.offset = self.offset.max(end_offset);
+                return Ok(None);
+            }
+            if !self.step_to_next_segment(&segment)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn readable(&self, segment: &Segment) -> Readable {
+        if let Some(end) = segment.sealed_end() {
+            return Readable { end, sealed: true };
+        }
+        let committed = self.partition.control.committed();
+        if u64::from(committed.sequence()) == segment.header.sequence {
+            return Readable { end: committed.file_position(), sealed: false };
+        }
+        // It was sealed before the commit word left it.
+        Readable { end: segment.sealed_end().unwrap_or(DATA_START), sealed: true }
+    }
+
+    /// Verifies frames from `position` on. `None` if they all lie below the wanted offset.
+    fn verify(&mut self, segment: &Arc<Segment>, position: u64, end: u64, max_bytes: usize) -> Result<Option<Run>> {
+        // SAFETY: `end` is the published end of the segment.
+        let bytes = unsafe { segment.published(position, end) };
+        let (mut at, mut records, mut next_offset) = (0, 0, self.offset);
+        let mut start = None;
+        while at < max_bytes && position + (at as u64) < end {
+            let header = match look(segment, &bytes[at..], position + at as u64) {
+                Look::Good(header) => header,
+                Look::Bad(_) if start.is_some() => break, // First what is intact; the error comes next.
+                Look::Bad(fault) => return Err(self.damage(segment, position + at as u64, end, fault)),
+            };
+            let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
+            let behind = base.saturating_add(header.record_count.into());
+            if behind > next_offset {
+                start.get_or_insert(at);
+                records += behind - next_offset.max(base);
+                next_offset = behind;
+            }
+            at += header.frame_bytes();
+        }
+        self.place = Some((segment.clone(), position + at as u64));
+        let Some(start) = start else { return Ok(None) };
+        let run = Run {
+            partition: self.partition.clone(),
+            segment: segment.clone(),
+            start: position + start as u64,
+            end: position + at as u64,
+            from_offset: self.offset,
+            records,
+            last_offset: next_offset - 1,
+        };
+        self.offset = next_offset;
+        Ok(Some(run))
+    }
+
+    /// Goes to the segment behind `segment`; false if there is none.
+    fn step_to_next_segment(&mut self, segment: &Segment) -> Result<bool> {
+        let segments = self.partition.segments.load();
+        let at = segments.partition_point(|slot| slot.base_offset <= segment.header.base_offset);
+        let Some(slot) = segments.get(at) else { return Ok(false) };
+        let open =
+            slot.get(&*self.partition.env.storage, &self.partition.spec, segments.get(at + 1).map(|next| &**next));
+        let next = match open {
+            Ok(next) => next,
+            Err(error) => {
+                let behind = segments.get(at + 1).map_or(self.partition.end_offset(), |slot| slot.base_offset);
+                return Err(error.with_damaged_offsets(self.offset..behind));
+            }
+        };
+        let follows = next.header.predecessor.is_some_and(|before| before.segment_id == segment.header.segment_id);
+        // Who was told of the missing ones has moved on to where the next segment begins.
+        if !follows && self.offset < next.header.base_offset {
+            let detail = "the segment doesn't follow the one before it";
+            let error = Error::corruption(&next.path, 0, detail);
+            return Err(error.with_damaged_offsets(self.offset..next.header.base_offset));
+        }
+        self.place = Some((next, DATA_START));
+        Ok(true)
+    }
+
+    /// Finds the place of the offset: its segment by base offset, a frame by the sparse index, then a walk.
+    fn locate(&mut self) -> Result<()> {
+        self.check_range(self.offset)?;
+        let segments = self.partition.segments.load();
+        let at = segments.partition_point(|slot| slot.base_offset <= self.offset);
+        let Some(slot) = at.checked_sub(1).map(|at| &segments[at]) else {
+            let oldest = segments.first().map_or(self.partition.end_offset(), |slot| slot.base_offset);
+            let error = Error::corruption(&self.partition.dir, 0, "the segments that held these offsets are missing");
+            return Err(error.with_damaged_offsets(self.offset..oldest));
+        };
+        let next = segments.get(at).map(|next| &**next);
+        let open = slot.get(&*self.partition.env.storage, &self.partition.spec, next);
+        let segment = open.map_err(|error| {
+            let behind = next.map_or(self.partition.end_offset(), |next| next.base_offset);
+            error.with_damaged_offsets(self.offset..behind)
+        })?;
+        let position = self.walk(&segment);
+        self.place = Some((segment, position));
+        Ok(())
+    }
+
+    /// The position of the frame that holds the offset, or of what lies where it should be.
+    fn walk(&self, segment: &Segment) -> u64 {
+        let end = self.readable(segment).end;
+        let relative_offset = u32::try_from(self.offset - segment.header.base_offset).unwrap_or(u32::MAX);
+        let start = segment.nearest_frame(&*self.partition.env.storage, relative_offset, end);
+        // SAFETY: `end` is the published end of the segment.
+        let bytes = unsafe { segment.published(0, end) };
+        let behind = |header: &FrameHeader| segment.header.base_offset.saturating_add(header.next_relative_offset());
+        let mut position = start;
+        let mut scan = Scan::headers(segment.seed, start);
+        while let Some((found, header)) = scan.next_frame_in(bytes) {
+            let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
+            if base > self.offset {
+                // The offset lies in a gap, which ends at this frame, or in the damage before it.
+                return position;
+            }
+            position = found;
+            if behind(&header) > self.offset {
+                return position;
+            }
+            position += header.frame_bytes() as u64;
+        }
+        position
+    }
+
+    /// The error for a frame that isn't what was written.
+    fn damage(&self, segment: &Segment, position: u64, end: u64, fault: FrameFault) -> Error {
+        if let FrameFault::UnknownAttributes(attributes) = fault {
+            return Repr::UnknownAttributes { path: segment.path.clone(), position, attributes }.into();
+        }
+        // SAFETY: `end` is the published end of the segment.
+        let bytes = unsafe { segment.published(0, end) };
+        let mut scan = Scan::verified(segment.seed, position);
+        let resume = match scan.next_frame_in(bytes) {
+            Some((_, header)) => segment.header.base_offset.saturating_add(header.relative_offset.into()),
+            None => {
+                let segments = self.partition.segments.load();
+                let next = segments.iter().find(|slot| slot.base_offset > segment.header.base_offset);
+                next.map_or(self.partition.end_offset(), |slot| slot.base_offset)
+            }
+        };
+        let offsets = self.offset..resume.max(self.offset);
+        Repr::Corruption { path: segment.path.clone(), position, offsets: Some(offsets), detail: fault.to_string() }
+            .into()
+    }
+}
+
+/// Verifies the frame at the start of `bytes`.
+#[inline]
+fn look(segment: &Segment, bytes: &[u8], position: u64) -> Look {
+    let header = match FrameHeader::decode(bytes, segment.seed, position) {
+        Ok(header) => header,
+        Err(fault) => return Look::Bad(fault),
+    };
+    match header.verify_body(bytes, segment.seed, position) {
+        Ok(()) => Look::Good(header),
+        Err(fault) => Look::Bad(fault),
+    }
+}

@@ -1,0 +1,184 @@
+//! The log's one background thread: flushes what is due, raises offset ceilings ahead of need.
+//!
+//! A partition asks for a visit ([`Flusher::schedule`]) when an append makes it dirty, or when its ceiling comes near;
+//! an idle log sleeps. All that are due together are started first and then synced one by one, so that the device
+//! works on all of them at once.
+//!
+//! # Invariants
+//! - Partitions are held weakly: the thread keeps none of them open.
+//! - If the thread dies, every partition is poisoned: none goes on promising a flush that won't come.
+//!
+//! # Thread safety
+//! Any thread may call anything; `schedule` takes a short lock and may be called under a partition's writer lock.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, Weak},
+    thread::{self, JoinHandle, ThreadId},
+    time::Instant,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    error::{Error, Result},
+    partition::PartitionLog,
+};
+
+/// The handle of the thread.
+#[derive(Debug)]
+pub(crate) struct Flusher {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    thread_id: ThreadId,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    agenda: Mutex<Agenda>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Agenda {
+    visits: BinaryHeap<Reverse<Visit>>,
+    /// All that were ever seen, to be poisoned should the thread die.
+    partitions: Vec<Weak<PartitionLog>>,
+    stopped: bool,
+}
+
+#[derive(Debug)]
+struct Visit {
+    due: Instant,
+    partition: Weak<PartitionLog>,
+}
+
+impl PartialEq for Visit {
+    fn eq(&self, other: &Self) -> bool {
+        self.due == other.due
+    }
+}
+
+impl Eq for Visit {}
+
+impl PartialOrd for Visit {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Visit {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.due.cmp(&other.due)
+    }
+}
+
+impl Flusher {
+    /// Starts the thread.
+    pub(crate) fn start() -> Result<Arc<Self>> {
+        let shared = Arc::new(Shared::default());
+        let thread = thread::Builder::new()
+            .name("tidelog-flusher".into())
+            .spawn({
+                let shared = shared.clone();
+                move || run(&shared)
+            })
+            .map_err(|source| Error::io("start the flusher thread for", "the log", source))?;
+        let thread_id = thread.thread().id();
+        Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)), thread_id }))
+    }
+
+    /// Makes a partition known, once.
+    pub(crate) fn add(&self, partition: &Arc<PartitionLog>) {
+        let mut agenda = self.shared.agenda.lock();
+        agenda.partitions.retain(|partition| partition.strong_count() > 0);
+        agenda.partitions.push(Arc::downgrade(partition));
+    }
+
+    /// Asks for a visit ([`PartitionLog::maintain`]) at `due`. Ignored once stopped.
+    pub(crate) fn schedule(&self, partition: &Arc<PartitionLog>, due: Instant) {
+        let mut agenda = self.shared.agenda.lock();
+        if agenda.stopped {
+            return;
+        }
+        let sooner = agenda.visits.peek().is_none_or(|Reverse(next)| due < next.due);
+        agenda.visits.push(Reverse(Visit { due, partition: Arc::downgrade(partition) }));
+        drop(agenda);
+        if sooner {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Ends the thread and waits for it.
+    pub(crate) fn stop(&self) {
+        self.shared.agenda.lock().stopped = true;
+        self.shared.changed.notify_one();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            // The last handle of a log can be dropped by the thread itself, which can't wait for its own end. A panic
+            // in it has been told already: it poisoned the partitions.
+            if thread::current().id() != self.thread_id {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn run(shared: &Shared) {
+    // The panic itself is told by the panic hook; here it is only kept from going unnoticed by those who append.
+    if panic::catch_unwind(AssertUnwindSafe(|| visit_all(shared))).is_err() {
+        let partitions = {
+            let mut agenda = shared.agenda.lock();
+            agenda.stopped = true;
+            std::mem::take(&mut agenda.partitions)
+        };
+        for partition in partitions.iter().filter_map(Weak::upgrade) {
+            partition.poison("the flusher thread died");
+        }
+    }
+}
+
+fn visit_all(shared: &Shared) {
+    while let Some(due) = next_due(shared) {
+        for partition in &due {
+            partition.start_writeback();
+        }
+        for partition in &due {
+            // A failure poisons the partition, which tells its callers.
+            let _ = partition.maintain();
+        }
+    }
+}
+
+/// Waits until something is due. `None` once stopped.
+fn next_due(shared: &Shared) -> Option<Vec<Arc<PartitionLog>>> {
+    let mut agenda = shared.agenda.lock();
+    loop {
+        if agenda.stopped {
+            return None;
+        }
+        let now = Instant::now();
+        let mut due = Vec::new();
+        while agenda.visits.peek().is_some_and(|Reverse(visit)| visit.due <= now) {
+            let visit = agenda.visits.pop();
+            due.extend(visit.and_then(|Reverse(visit)| visit.partition.upgrade()));
+        }
+        if !due.is_empty() {
+            return Some(due);
+        }
+        match agenda.visits.peek().map(|Reverse(visit)| visit.due) {
+            Some(next) => {
+                let _ = shared.changed.wait_until(&mut agenda, next);
+            }
+            None => shared.changed.wait(&mut agenda),
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! One partition on disk: an ordered sequence of records in segments, with one writer and any number of readers.
+//!
+//! # Invariants
+//! - An append becomes visible in one step, by the commit word of the [control page](control); readers take no lock
+//!   and never see half a frame.
+//! - Offsets are assigned only below a durable ceiling, so that none is used twice, not even one whose record a power
+//!   cut took away.
+//! - No lock that an append takes is ever held across a sync.
+//! - After a failed sync nothing is appended any more: see [`PartitionLog::poison`].
+//!
+//! # Thread safety
+//! Everything is shared freely. Locks are taken in this order: writer, then sync state, then agenda of the flusher; the
+//! checkpoint's is taken with none of them held.
+
+mod batch;
+mod checkpoint;
+mod control;
+mod cursor;
+mod flusher;
+mod offset_index;
+mod recovery;
+mod report;
+mod salvage;
+mod scan;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex};
+
+pub(crate) use batch::Run;
+pub use batch::{Batch, Records};
+pub(crate) use cursor::Cursor;
+pub(crate) use flusher::Flusher;
+pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
+
+use self::{
+    checkpoint::{Checkpoint, CheckpointFault, CheckpointState, CleanMark},
+    control::{ControlPage, LogPosition},
+    recovery::Recovered,
+    segment::{Segment, SegmentSlot},
+    writer::Writer,
+};
+use crate::{
+    clock::Clock,
+    config::Durability,
+    error::{Error, Repr, Result},
+    segment_header::{DATA_START, Predecessor, SegmentHeader},
+    storage::Storage,
+    waiter::Waiter,
+};
+
+/// How far the offset ceiling is raised beyond the next offset. At the fastest that batches go it lasts for tens of
+/// milliseconds, many times what raising it takes; after an unclean boot it is the most that offsets jump.
+const OFFSET_CEILING_STEP: u64 = 1 << 22;
+/// The first step in which a segment's space is reserved, and the last; they double in between.
+const RESERVE_STEP_MIN: u64 = 64 << 10;
+const RESERVE_STEP_MAX: u64 = 4 << 20;
+/// Records of a batch are put into frames of about this size.
+const BATCH_FRAME_BYTES: u64 = 1 << 20;
+/// No flush is pending.
+const NOT_PENDING: u64 = u64::MAX;
+
+/// What partitions of one log share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Environment {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Clock,
+    pub(crate) flusher: Arc<Flusher>,
+    /// Appends use `pwrite` instead of stores into the map: for file systems where a store may need new space, which a
+    /// map can only answer with a signal. Control page and active indexes live in memory then.
+    pub(crate) positional_appends: bool,
+}
+
+/// Which partition, and its settings (the topic's, else the log's).
+#[derive(Debug, Clone)]
+pub(crate) struct PartitionSpec {
+    pub(crate) topic: Arc<str>,
+    pub(crate) topic_id: u128,
+    pub(crate) number: u32,
+    pub(crate) durability: Durability,
+    pub(crate) segment_bytes: u64,
+    pub(crate) segment_ms: Option<u64>,
+    pub(crate) max_record_bytes: u64,
+}
+
+impl PartitionSpec {
+    /// The length of a segment's file: its size limit, and room for any one frame in an empty one. Sparse, so that only
+    /// what is used takes space.
+    fn segment_file_bytes(&self) -> u64 {
+        let largest_frame = BATCH_FRAME_BYTES.max(self.max_record_bytes) + 4096;
+        self.segment_bytes.max((DATA_START + largest_frame).next_multiple_of(4096))
+    }
+}
+
+/// One partition's files and state.
+#[derive(Debug)]
+pub(crate) struct PartitionLog {
+    env: Environment,
+    spec: PartitionSpec,
+    dir: PathBuf,
+    control: ControlPage,
+    writer: Mutex<Writer>,
+    /// Oldest first, the active one last.
+    segments: ArcSwap<Vec<Arc<SegmentSlot>>>,
+    start_offset: AtomicU64,
+    /// What the durable checkpoint says; raised only behind it.
+    offset_ceiling: AtomicU64,
+    ceiling_requested: AtomicBool,
+    epoch: u32,
+    checkpoint: Mutex<Checkpoint>,
+    sync: Mutex<SyncState>,
+    synced: Condvar,
+    /// Nanoseconds of the interval that the pending flush was scheduled with, or [`NOT_PENDING`].
+    pending_interval: AtomicU64,
+    waiters: Mutex<Vec<Arc<Waiter>>>,
+    closed: AtomicBool,
+    /// The clean mark is written, and nothing comes behind it. Changed with the checkpoint's lock held.
+    finished: AtomicBool,
+    poison: OnceLock<Arc<str>>,
+}
+
+/// Who syncs, and what.
+#[derive(Debug)]
+struct SyncState {
+    /// Somebody is at it; others wait for `synced`.
+    running: bool,
+    /// Segments with bytes that may not be on the device, oldest first; the active one is always among them.
+    unsynced: Vec<Arc<Segment>>,
+    /// Names appeared in the folder since it was synced.
+    folder_changed: bool,
+}
+
+impl PartitionLog {
+    /// Opens the partition in the folder `dir`; creates it, durably, where there is neither segment nor checkpoint.
+    /// Recovers it where it wasn't closed cleanly. The report says what was found.
+    pub(crate) fn open(env: &Environment, dir: &Path, spec: PartitionSpec) -> Result<(Arc<Self>, PartitionRecovery)> {
+        let recovered = recovery::open(env, dir, &spec)?;
+        let poisoned = recovered.poison.is_some();
+        let control = ControlPage::create(&*env.storage, dir, !env.positional_appends, poisoned)?;
+        let Recovered { active, end, next_offset, ref checkpoint, .. } = recovered;
+        let state = *checkpoint.state();
+        control.initialize(end, next_offset, state.durable.min(end), state.durable_offset.min(next_offset));
+        control.set_reserved(end);
+        let identity = active.file.identity().map_err(|source| Error::io("identify", &active.path, source))?;
+        control.set_segment(end.sequence(), active.header.segment_id, identity);
+        let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
+        let partition = Arc::new(Self {
+            env: env.clone(),
+            dir: dir.into(),
+            writer: Mutex::new(writer),
+            segments: ArcSwap::from_pointee(recovered.slots),
+            start_offset: AtomicU64::new(state.log_start_offset),
+            offset_ceiling: AtomicU64::new(if state.clean.is_some() { next_offset } else { state.offset_ceiling }),
+            ceiling_requested: AtomicBool::new(false),
+            epoch: state.epoch,
+            checkpoint: Mutex::new(recovered.checkpoint),
+            sync: Mutex::new(SyncState { running: false, unsynced: vec![active], folder_changed: false }),
+            synced: Condvar::new(),
+            pending_interval: AtomicU64::new(NOT_PENDING),
+            waiters: Mutex::new(Vec::new()),
+            closed: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            poison: OnceLock::new(),
+            control,
+            spec,
+        });
+        if let Some(reason) = recovered.poison {
+            partition.poison(&reason);
+        }
+        partition.control.make_valid();
+        env.flusher.add(&partition);
+        Ok((partition, recovered.report))
+    }
+
+    pub(crate) fn spec(&self) -> &PartitionSpec {
+        &self.spec
+    }
+
+    /// The earliest readable offset.
+    pub(crate) fn start_offset(&self) -> u64 {
+        self.start_offset.load(Ordering::Acquire)
+    }
+
+    /// The next offset to be assigned.
+    pub(crate) fn end_offset(&self) -> u64 {
+        self.control.next_offset()
+    }
+
+    /// Everything below it is on the device.
+    pub(crate) fn durable_offset(&self) -> u64 {
+        self.control.durable_offset()
+    }
+
+    /// Bytes of all segments, up to their ends.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let segments = self.segments.load();
+        let sealed = segments.len().saturating_sub(1);
+        let of_sealed =
+            |slot: &Arc<SegmentSlot>| match self.env.storage.open(&slot.path, crate::storage::OpenMode::Read) {
+                Ok(file) => file.len().unwrap_or(0),
+                Err(_) => 0,
+            };
+        segments[..sealed].iter().map(of_sealed).sum::<u64>() + self.control.committed().file_position()
+    }
+
+    /// Publishing wakes `waiter` from now on, until [`unwatch`](PartitionLog::unwatch).
+    pub(crate) fn watch(&self, waiter: &Arc<Waiter>) {
+        self.waiters.lock().push(waiter.clone());
+        self.control.add_sleeper();
+    }
+
+    /// Ends one [`watch`](PartitionLog::watch).
+    pub(crate) fn unwatch(&self, waiter: &Arc<Waiter>) {
+        let mut waiters = self.waiters.lock();
+        if let Some(at) = waiters.iter().position(|other| Arc::ptr_eq(other, waiter)) {
+            waiters.swap_remove(at);
+            self.control.remove_sleeper();
+        }
+    }
+
+    fn wake_waiters(&self) {
+        if self.control.has_sleepers() {
+            for waiter in &*self.waiters.lock() {
+                waiter.wake();
+            }
+        }
+    }
+
+    /// Kind `Closed` or `Poisoned`, if nothing may be appended.
+    fn check_writable(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(Repr::Closed.into());
+        }
+        self.check_poison()
+    }
+
+    fn check_poison(&self) -> Result<()> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(reason) => Err(Repr::Poisoned {
+                topic: self.spec.topic.to_string(),
+                partition: self.spec.number,
+                reason: reason.clone(),
+            }
+            .into()),
+        }
+    }
+
+    /// Ends all appending, because what was acknowledged may not be on the device and no later sync would tell: the
+    /// kernel counts pages as clean that it failed to write. Reading goes on. The mark outlives the process; the next
+    /// open writes anew what isn't known to be durable.
+    pub(crate) fn poison(&self, reason: &str) {
+        if self.mark_poisoned(reason) {
+            if let Some(mut checkpoint) = self.checkpoint.try_lock() {
+                // The page's mark is lost with the boot, this one isn't; that it can fail too is why there are two.
+                let state = CheckpointState { poisoned: true, clean: None, ..*checkpoint.state() };
+                let _ = checkpoint.write(state);
+            }
+        }
+    }
+
+    /// As [`poison`](PartitionLog::poison), touching no file but the control page. False if it was done before.
+    fn mark_poisoned(&self, reason: &str) -> bool {
+        let first = self.poison.set(reason.into()).is_ok();
+        self.control.set_poisoned();
+        // With the lock taken once, whoever found the partition sound is asleep by now, and is woken.
+        drop(self.sync.lock());
+        self.synced.notify_all();
+        self.wake_waiters();
+        first
+    }
+
+    /// Makes a changed checkpoint durable.
+    fn update_checkpoint(&self, change: impl FnOnce(&mut CheckpointState)) -> Result<()> {
+        let outcome = {
+            let mut checkpoint = self.checkpoint.lock();
+            if self.finished.load(Ordering::Acquire) {
+                return Err(Repr::Closed.into());
+            }
+            let mut state = CheckpointState { clean: None, ..*checkpoint.state() };
+            change(&mut state);
+            state.poisoned |= self.poison.get().is_some();
+            checkpoint.write(state)
+        };
+        outcome.map_err(|fault| match fault {
+            CheckpointFault::Write(error) => error,
+            CheckpointFault::Sync(error) => {
+                self.poison(&error.to_string());
+                error
+            }
+        })
+    }
+
+    /// Raises the offset ceiling, durably, so that `needed` lies below it.
+    fn raise_ceiling(&self, needed: u64) -> Result<()> {
+        let raised = needed.saturating_add(OFFSET_CEILING_STEP);
+        self.update_checkpoint(|state| state.offset_ceiling = state.offset_ceiling.max(raised))?;
+        self.offset_ceiling.fetch_max(raised, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// The background visit: raises the ceiling if it is near, flushes if there is something to flush.
+    fn maintain(&self) -> Result<()> {
+        if self.is_closed() {
+            return Ok(());
+        }
+        self.pending_interval.store(NOT_PENDING, Ordering::SeqCst);
+        if self.ceiling_requested.swap(false, Ordering::AcqRel) {
+            self.raise_ceiling(self.end_offset())?;
+        }
+        self.sync_through(self.control.committed())
+    }
+
+    /// Lets the device begin on what a flush will wait for.
+    fn start_writeback(&self) {
+        let (durable, end) = (self.control.durable(), self.control.committed());
+        let from = if durable.sequence() == end.sequence() { durable.file_position() } else { 0 };
+        if let Some(active) = self.sync.lock().unsynced.last().filter(|_| durable < end).cloned() {
+            // A hint; if it fails, so will the sync behind it.
+            let _ = active.file.start_writeback(from..end.file_position());
+        }
+    }
+
+    /// Everything appended so far is on the device when this returns.
+    pub(crate) fn flush(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(Repr::Closed.into());
+        }
+        self.sync_through(self.control.committed())
+    }
+
+    /// Waits until everything up to `target` is on the device. Of all who wait, one syncs for those that came before
+    /// it began; the others form the next group meanwhile.
+    fn sync_through(&self, target: LogPosition) -> Result<()> {
+        let mut state = self.sync.lock();
+        loop {
+            self.check_poison()?;
+            if self.control.durable() >= target {
+                return Ok(());
+            }
+            if state.running {
+                self.synced.wait(&mut state);
+                continue;
+            }
+            state.running = true;
+            let (segments, folder_changed) = (state.unsynced.clone(), std::mem::take(&mut state.folder_changed));
+            drop(state);
+            let guard = PoisonOnPanic(self);
+            let outcome = self.sync_now(&segments, folder_changed);
+            std::mem::forget(guard);
+            state = self.sync.lock();
+            state.running = false;
+            if let Ok(durable) = &outcome {
+                state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
+            }
+            self.synced.notify_all();
+            outcome?;
+        }
+    }
+
+    /// Syncs the segments in order, then the folder, and moves the durable mark to what was published before.
+    ///
+    /// A roll that comes in between is left to the next one: its segment isn't among `segments`, so the mark goes no
+    /// further than their end.
+    fn sync_now(&self, segments: &[Arc<Segment>], folder_changed: bool) -> Result<LogPosition> {
+        let (mut end, mut end_offset) = {
+            let writer = self.writer.lock();
+            (writer.end(), writer.next_offset())
+        };
+        if let Some(last) = segments.last().filter(|last| last.header.sequence < end.sequence().into()) {
+            let sealed = last.sealed_end().unwrap_or(DATA_START);
+            end = recovery::position(last, sealed)?;
+            end_offset = self.base_offset_behind(last).unwrap_or(0);
+        }
+        for segment in segments {
+            segment.file.sync_data().map_err(|source| self.sync_failed(&segment.path, source))?;
+        }
+        if folder_changed {
+            self.env.storage.sync_dir(&self.dir).map_err(|source| self.sync_failed(&self.dir, source))?;
+        }
+        self.control.raise_durable(end, end_offset);
+        let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
+        let mut rolled = false;
+        for segment in sealed {
+            rolled = true;
+            self.trim(segment);
+        }
+        if rolled {
+            // A later scan then need not go back further than this.
+            self.update_checkpoint(|state| (state.durable, state.durable_offset) = (end, end_offset))?;
+        }
+        Ok(end)
+    }
+
+    fn sync_failed(&self, path: &Path, source: std::io::Error) -> Error {
+        let error = Error::io("sync", path, source);
+        self.poison(&error.to_string());
+        error
+    }
+
+    /// Where offsets go on behind a sealed segment.
+    fn base_offset_behind(&self, segment: &Segment) -> Option<u64> {
+        let base = segment.header.base_offset;
+        self.segments.load().iter().map(|slot| slot.base_offset).find(|&other| other > base)
+    }
+
+    /// Gives back the space behind a sealed segment's end. It is durable, so nothing of this needs to be.
+    fn trim(&self, segment: &Segment) {
+        if let Some(end) = segment.sealed_end() {
+            // What fails to be trimmed takes space until the segment goes.
+            let _ = segment.file.set_len(end);
+            if let Some(index) = segment.index() {
+                index.seal();
+            }
+        }
+    }
+
+    /// Base offsets of the segments, oldest first; the last is the active one.
+    pub(crate) fn segment_base_offsets(&self) -> Vec<u64> {
+        self.segments.load().iter().map(|slot| slot.base_offset).collect()
+    }
+
+    /// Raises the log start offset, durably, to the base offset of the segment that holds `offset`, and removes the
+    /// segments before it. Who reads in them goes on with what is mapped.
+    pub(crate) fn delete_segments_before(&self, offset: u64) -> Result<()> {
+        self.check_writable()?;
+        let segments = self.segments.load_full();
+        let kept = segments.iter().rposition(|slot| slot.base_offset <= offset).unwrap_or(0);
+        let start_offset = segments[kept].base_offset;
+        if kept == 0 || start_offset <= self.start_offset() {
+            return Ok(());
+        }
+        self.update_checkpoint(|state| state.log_start_offset = start_offset)?;
+        self.start_offset.fetch_max(start_offset, Ordering::AcqRel);
+        self.segments.rcu(|segments| {
+            segments.iter().filter(|slot| slot.base_offset >= start_offset).cloned().collect::<Vec<_>>()
+        });
+        self.sync.lock().unsynced.retain(|segment| segment.header.base_offset >= start_offset);
+        for slot in &segments[..kept] {
+            recovery::remove_segment(&*self.env.storage, &slot.path)?;
+        }
+        self.env.storage.sync_dir(&self.dir).map_err(|source| Error::io("sync the folder", &self.dir, source))
+    }
+
+    /// True after [`close`](PartitionLog::close).
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Syncs, trims, writes the clean mark. Later appends and flushes answer kind `Closed`; batches stay valid.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.wake_waiters();
+        // Whoever is inside an append has published when the lock comes free; nobody enters any more.
+        let (active, end, next_offset, last_time_ms) = {
+            let writer = self.writer.lock();
+            (writer.segment().clone(), writer.end(), writer.next_offset(), writer.last_time_ms())
+        };
+        if let Err(error) = self.sync_through(end) {
+            // A handle with bytes that never reached the device must not be closed: with it would go the kernel's
+            // memory that there was a failure.
+            std::mem::forget(self.sync.lock().unsynced.clone());
+            return Err(error);
+        }
+        self.control.make_invalid();
+        if let Some(index) = active.index() {
+            index.seal();
+        }
+        let position = end.file_position();
+        let sync = active.file.set_len(position).and_then(|()| active.file.sync_all());
+        sync.map_err(|source| self.sync_failed(&active.path, source))?;
+        let segment_id = active.header.segment_id;
+        let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
+        let checkpoint = self.checkpoint.lock();
+        if checkpoint.state().clean == Some(mark) {
+            // Nothing was appended since it was opened.
+            self.finished.store(true, Ordering::Release);
+            return Ok(());
+        }
+        drop(checkpoint);
+        self.update_checkpoint(|state| {
+            self.finished.store(true, Ordering::Release);
+            (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
+            state.clean = Some(mark);
+        })
+    }
+}
+
+/// Poisons the partition if it is dropped, which a panic would do: those who wait for the sync would wait for ever.
+struct PoisonOnPanic<'a>(&'a PartitionLog);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.mark_poisoned("a panic ended a sync");
+    }
+}
+
+/// The header of a new segment, with a random id.
+fn new_segment_header(
+    spec: &PartitionSpec,
+    sequence: u64,
+    base_offset: u64,
+    base_timestamp_ms: i64,
+    predecessor: Option<Predecessor>,
+) -> Result<SegmentHeader> {
+    let segment_id = getrandom::u64()
+        .map_err(|error| Error::io("draw a random segment id for", &*spec.topic, std::io::Error::other(error)))?
+        .max(1); // 0 stands for no segment.
+    Ok(SegmentHeader {
+        segment_id,
+        topic_id: spec.topic_id.to_le_bytes(),
+        partition: spec.number,
+        sequence,
+        base_offset,
+        base_timestamp_ms,
+        predecessor,
+    })
+}

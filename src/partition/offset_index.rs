@@ -1,0 +1,229 @@
+//! The sparse offset index of a segment: from a relative offset to the position of a frame.
+//!
+//! # Format
+//! A header (magic, segment id, and once sealed the number of entries and their CRC-32), then entries of one 64-bit
+//! word each: the position in units of 8 bytes below, the relative offset above. See `src/doc/format.md`, section
+//! "Sparse offset index".
+//!
+//! # Invariants
+//! - An entry names the start of a frame and its base offset; entries grow in both. No entry is zero.
+//! - The index is a cache. An answer is a *hint*: whoever uses it checks that a valid frame with that offset is there,
+//!   and calls for a rebuild where it isn't. So a damaged index costs time and never a record.
+//!
+//! # Thread safety
+//! The partition's writer appends, under its lock. Any thread looks up, without one: an entry is one atomic store,
+//! and the count is raised behind it.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use crate::{
+    error::{Error, Result},
+    storage::{EntryKind, File, OpenMode, Region, Storage, anonymous_region},
+};
+
+/// An entry is made for a frame that begins this many bytes or more behind the last one that has an entry.
+pub(crate) const INTERVAL_BYTES: u64 = 4096;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"tideidx\x01");
+const ENTRY_BYTES: u64 = 8;
+
+// Words of the header, each behind the one before it.
+const MAGIC_WORD: usize = 0;
+const SEGMENT_ID: usize = MAGIC_WORD + 1;
+const SEAL: usize = SEGMENT_ID + 1;
+const HEADER_WORDS: usize = SEAL + 1;
+
+/// One entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The frame's base offset, counted from the segment's.
+    pub(crate) relative_offset: u32,
+    /// The frame's position in bytes.
+    pub(crate) position: u64,
+}
+
+impl Entry {
+    fn to_word(self) -> u64 {
+        // Positions are multiples of 8 with at most 35 bits: what `LogPosition` admits.
+        u64::from(self.relative_offset) << 32 | self.position / 8
+    }
+
+    fn from_word(word: u64) -> Self {
+        Self { relative_offset: (word >> 32) as u32, position: (word & u64::from(u32::MAX)) * 8 }
+    }
+}
+
+/// The index of one segment.
+#[derive(Debug)]
+pub(crate) struct OffsetIndex {
+    region: Region,
+    /// The file behind the region; `None` for one that lives in memory alone.
+    file: Option<Arc<dyn File>>,
+    count: AtomicUsize,
+}
+
+impl OffsetIndex {
+    /// An empty index for a segment of `segment_bytes`, replacing what the path holds. In memory alone unless
+    /// `persistent`.
+    pub(crate) fn create(
+        storage: &dyn Storage,
+        path: &Path,
+        segment_id: u64,
+        segment_bytes: u64,
+        persistent: bool,
+    ) -> Result<Self> {
+        let len = index_bytes(segment_bytes);
+        let index = if persistent {
+            let open = || {
+                let file = storage.open(path, OpenMode::Truncate)?;
+                file.set_len(len)?;
+                file.reserve(0..len.min(4096))?;
+                Ok(Self { region: file.map(len)?, file: Some(file), count: AtomicUsize::new(0) })
+            };
+            open().map_err(|source| Error::io("create the index", path, source))?
+        } else {
+            Self::in_memory(segment_bytes).map_err(|source| Error::io("map memory for the index", path, source))?
+        };
+        index.word(SEGMENT_ID, segment_id);
+        index.word(MAGIC_WORD, MAGIC);
+        Ok(index)
+    }
+
+    fn in_memory(segment_bytes: u64) -> std::io::Result<Self> {
+        let len = usize::try_from(index_bytes(segment_bytes)).map_err(std::io::Error::other)?;
+        Ok(Self { region: anonymous_region(len)?, file: None, count: AtomicUsize::new(0) })
+    }
+
+    /// The index that a sealed segment's writer left behind, if it is intact.
+    pub(crate) fn open_sealed(storage: &dyn Storage, path: &Path, segment_id: u64) -> Option<Self> {
+        let (index, len) = Self::open(storage, path, OpenMode::Read, segment_id)?;
+        let words = index.region.words();
+        let count = words[HEADER_WORDS..].len();
+        let sealed = words[SEAL].load(Ordering::Relaxed);
+        if sealed != seal(&words[HEADER_WORDS..]) || len % ENTRY_BYTES != 0 {
+            return None;
+        }
+        index.count.store(count, Ordering::Release);
+        Some(index)
+    }
+
+    /// The index of an active segment, as a killed writer or a clean close left it. Entries at or behind `end` go.
+    pub(crate) fn open_active(
+        storage: &dyn Storage,
+        path: &Path,
+        segment_id: u64,
+        segment_bytes: u64,
+        end: u64,
+    ) -> Option<Self> {
+        let len = index_bytes(segment_bytes);
+        let file = Self::regular_file(storage, path, OpenMode::ReadWrite)?;
+        if file.len().ok()? != len {
+            file.set_len(len).ok()?;
+        }
+        drop(file);
+        let (index, _) = Self::open(storage, path, OpenMode::ReadWrite, segment_id)?;
+        let entries = &index.region.words()[HEADER_WORDS..];
+        let inside = |word: u64| word != 0 && Entry::from_word(word).position < end;
+        let count = entries.partition_point(|word| inside(word.load(Ordering::Relaxed)));
+        for word in entries[count..].iter().take_while(|word| word.load(Ordering::Relaxed) != 0) {
+            word.store(0, Ordering::Relaxed);
+        }
+        index.word(SEAL, 0);
+        index.count.store(count, Ordering::Release);
+        Some(index)
+    }
+
+    fn open(storage: &dyn Storage, path: &Path, mode: OpenMode, segment_id: u64) -> Option<(Self, u64)> {
+        let file = Self::regular_file(storage, path, mode)?;
+        let len = file.len().ok()?;
+        if len < (HEADER_WORDS as u64) * ENTRY_BYTES {
+            return None;
+        }
+        let index = Self { region: file.map(len).ok()?, file: Some(file), count: AtomicUsize::new(0) };
+        let words = index.region.words();
+        let ours = words[MAGIC_WORD].load(Ordering::Relaxed) == MAGIC
+            && words[SEGMENT_ID].load(Ordering::Relaxed) == segment_id;
+        ours.then_some((index, len))
+    }
+
+    fn regular_file(storage: &dyn Storage, path: &Path, mode: OpenMode) -> Option<Arc<dyn File>> {
+        match storage.entry_kind(path) {
+            Ok(Some(EntryKind::File)) => storage.open(path, mode).ok(),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the file that must be reserved for a segment of which `log_bytes` are used.
+    fn needed_bytes(&self, log_bytes: u64) -> u64 {
+        index_bytes(log_bytes).min(self.region.len() as u64)
+    }
+
+    /// Gives the index the space that it needs once the segment has grown from `used` to `log_bytes`.
+    pub(crate) fn reserve(&self, used: u64, log_bytes: u64) -> std::io::Result<()> {
+        match &self.file {
+            Some(file) => file.reserve(self.needed_bytes(used) / 4096 * 4096..self.needed_bytes(log_bytes)),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds an entry, greater than the last. Called by the writer alone; the space was reserved. Does nothing where
+    /// the index is full (which its size rules out).
+    pub(crate) fn append(&self, entry: Entry) {
+        let count = self.count.load(Ordering::Relaxed);
+        if let Some(word) = self.region.words()[HEADER_WORDS..].get(count) {
+            word.store(entry.to_word(), Ordering::Relaxed);
+            self.count.store(count + 1, Ordering::Release);
+        }
+    }
+
+    /// The last entry.
+    pub(crate) fn last(&self) -> Option<Entry> {
+        self.entries().last().map(|word| Entry::from_word(word.load(Ordering::Relaxed)))
+    }
+
+    /// The greatest entry at or below the target.
+    pub(crate) fn lookup(&self, relative_offset: u32) -> Option<Entry> {
+        let entries = self.entries();
+        let read = |at: usize| Entry::from_word(entries[at].load(Ordering::Relaxed));
+        let beyond = entries
+            .partition_point(|word| Entry::from_word(word.load(Ordering::Relaxed)).relative_offset <= relative_offset);
+        beyond.checked_sub(1).map(read)
+    }
+
+    fn entries(&self) -> &[std::sync::atomic::AtomicU64] {
+        &self.region.words()[HEADER_WORDS..][..self.count.load(Ordering::Acquire)]
+    }
+
+    /// Writes down how many entries there are and cuts the file behind them. Errors don't matter: an unsealed index is
+    /// rebuilt by whoever needs it.
+    pub(crate) fn seal(&self) {
+        let Some(file) = &self.file else { return };
+        let entries = self.entries();
+        self.word(SEAL, seal(entries));
+        let _ = file.set_len(((HEADER_WORDS + entries.len()) as u64) * ENTRY_BYTES);
+    }
+
+    fn word(&self, at: usize, value: u64) {
+        self.region.words()[at].store(value, Ordering::Relaxed);
+    }
+}
+
+/// The most that the index of a segment of this size takes, header included.
+fn index_bytes(segment_bytes: u64) -> u64 {
+    (HEADER_WORDS as u64 + segment_bytes / INTERVAL_BYTES + 1) * ENTRY_BYTES
+}
+
+/// The checksum of sealed entries, and their number above it. Never zero, as the number of entries is stored plus one.
+fn seal(entries: &[std::sync::atomic::AtomicU64]) -> u64 {
+    let mut hasher = crc32fast::Hasher::new();
+    for entry in entries {
+        hasher.update(&entry.load(Ordering::Relaxed).to_le_bytes());
+    }
+    (entries.len() as u64 + 1) << 32 | u64::from(hasher.finalize())
+}

@@ -1,0 +1,462 @@
+//! Opening a partition: who may be believed, and what to do when nobody can.
+//!
+//! In this order:
+//! 1. A *clean mark* in the checkpoint, if the last segment's length is what it says. Costs no scan.
+//! 2. The *control page*, if it is this boot's, this mount's and these very files', and the last frames verify: a
+//!    process was killed, and the page cache has everything. Costs a walk of about 4 KiB.
+//! 3. The frames behind the durable mark ([`salvage`](super::salvage)).
+//!
+//! # Invariants
+//! - Opening twice, or being killed while opening, changes nothing that the first time didn't.
+//! - After 2 and 3 the space behind the end is zeros, on the device, and the epoch is raised, before the first append:
+//!   or else an unpublished frame of the killed writer could come back after a power cut at an offset that somebody
+//!   has used since.
+//! - After 2 and 3 all that is readable is durable.
+//!
+//! # Thread safety
+//! Runs before anybody else has the partition.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    error::{Error, Result},
+    partition::{
+        Environment, OFFSET_CEILING_STEP, PartitionSpec, RESERVE_STEP_MIN,
+        checkpoint::{Checkpoint, CheckpointState},
+        control::{ControlPage, LogPosition, Previous},
+        offset_index::OffsetIndex,
+        report::{Opening, PartitionRecovery, RecoveryEvent},
+        salvage,
+        scan::{FileSource, Found, Scan, Source},
+        segment::{self, Segment, SegmentSlot, TEMPORARY_EXTENSION, index_path, open_file, segment_path},
+    },
+    segment_header::{DATA_START, Predecessor, SegmentHeader},
+    storage::{EntryKind, File, OpenMode, Storage},
+};
+
+/// A partition as it was found: everything that [`PartitionLog`](super::PartitionLog) begins with.
+pub(crate) struct Recovered {
+    /// All segments, the active one last.
+    pub(crate) slots: Vec<Arc<SegmentSlot>>,
+    pub(crate) active: Arc<Segment>,
+    /// The end of the active segment's frames.
+    pub(crate) end: LogPosition,
+    pub(crate) next_offset: u64,
+    pub(crate) last_time_ms: i64,
+    pub(crate) checkpoint: Checkpoint,
+    /// Why the partition takes no appends, if so.
+    pub(crate) poison: Option<String>,
+    pub(crate) report: PartitionRecovery,
+}
+
+/// The end of a log: what the next append goes on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub(crate) next_offset: u64,
+    pub(crate) last_time_ms: i64,
+    pub(crate) epoch: u32,
+}
+
+/// The folder of a partition that is being opened.
+pub(crate) struct Opener<'a> {
+    pub(crate) env: &'a Environment,
+    pub(crate) dir: &'a Path,
+    pub(crate) spec: &'a PartitionSpec,
+    /// Base offsets of the segments there are, ascending.
+    pub(crate) bases: Vec<u64>,
+}
+
+/// Opens or creates the partition in `dir`.
+pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Result<Recovered> {
+    let storage = &*env.storage;
+    storage.create_dir_all(dir).map_err(|source| Error::io("create the folder", dir, source))?;
+    let mut opener = Opener { env, dir, spec, bases: Vec::new() };
+    opener.list()?;
+    let checkpoint = Checkpoint::open(storage, dir)?;
+    if let Some(state) = checkpoint.as_ref().map(Checkpoint::state) {
+        if state.topic_id != spec.topic_id || state.partition != spec.number {
+            let path = dir.join(super::checkpoint::FILE_NAME);
+            return Err(Error::corruption(path, 0, "the checkpoint belongs to another partition"));
+        }
+        opener.remove_deleted(state.log_start_offset)?;
+    }
+    let page = ControlPage::read_previous(storage, dir);
+    let checkpoint = match checkpoint {
+        None if opener.bases.is_empty() => return opener.create(),
+        Some(checkpoint) if !checkpoint.state().poisoned && !page.poisoned => {
+            if let Some(recovered) = opener.open_clean(&checkpoint)? {
+                return Ok(recovered.with_checkpoint(checkpoint));
+            }
+            if let Some(found) = page.believed.map_or(Ok(None), |previous| opener.resume(&previous))? {
+                return opener.settle(found, checkpoint);
+            }
+            Some(checkpoint)
+        }
+        other => other,
+    };
+    salvage::open(opener, checkpoint, page.poisoned)
+}
+
+/// A partition that was found by its clean mark; wants only its checkpoint.
+struct CleanlyClosed {
+    slots: Vec<Arc<SegmentSlot>>,
+    active: Arc<Segment>,
+    end: LogPosition,
+    next_offset: u64,
+    last_time_ms: i64,
+    report: PartitionRecovery,
+}
+
+impl CleanlyClosed {
+    fn with_checkpoint(self, checkpoint: Checkpoint) -> Recovered {
+        Recovered {
+            slots: self.slots,
+            active: self.active,
+            end: self.end,
+            next_offset: self.next_offset,
+            last_time_ms: self.last_time_ms,
+            checkpoint,
+            poison: None,
+            report: self.report,
+        }
+    }
+}
+
+/// A partition whose end is known, but not yet safe to append at.
+pub(crate) struct Unsettled {
+    pub(crate) slots: Vec<Arc<SegmentSlot>>,
+    pub(crate) active: Arc<Segment>,
+    pub(crate) end: LogPosition,
+    pub(crate) tail: Tail,
+    pub(crate) opening: Opening,
+    pub(crate) events: Vec<RecoveryEvent>,
+    pub(crate) poison: Option<String>,
+}
+
+impl Opener<'_> {
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.env.storage
+    }
+
+    pub(crate) fn path(&self, base_offset: u64) -> PathBuf {
+        segment_path(self.dir, base_offset)
+    }
+
+    pub(crate) fn report(&self, opening: Opening, events: Vec<RecoveryEvent>) -> PartitionRecovery {
+        PartitionRecovery { topic: self.spec.topic.to_string(), partition: self.spec.number, opening, events }
+    }
+
+    /// Reads the folder; removes what an interrupted create or replace left under a temporary name.
+    fn list(&mut self) -> Result<()> {
+        let storage = self.storage();
+        let entries = storage.list(self.dir).map_err(|source| Error::io("list", self.dir, source))?;
+        let mut bases = Vec::new();
+        for entry in entries {
+            let path = self.dir.join(&entry.name);
+            if let Some(base) = segment::base_offset_of(&entry.name) {
+                if entry.kind != EntryKind::File {
+                    return Err(Error::corruption(path, 0, "there is something else in the place of a segment"));
+                }
+                bases.push(base);
+            } else if entry.kind == EntryKind::File && path.extension().is_some_and(|it| it == TEMPORARY_EXTENSION) {
+                storage.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+            }
+        }
+        bases.sort_unstable();
+        self.bases = bases;
+        Ok(())
+    }
+
+    /// Finishes a deletion that was interrupted behind its checkpoint.
+    fn remove_deleted(&mut self, log_start_offset: u64) -> Result<()> {
+        let deleted = self.bases.windows(2).take_while(|pair| pair[1] <= log_start_offset).count();
+        for base in self.bases.drain(..deleted).collect::<Vec<_>>() {
+            remove_segment(self.storage(), &self.path(base))?;
+        }
+        Ok(())
+    }
+
+    /// The segments before the last one, not opened yet.
+    pub(crate) fn sealed_slots(&self) -> Vec<Arc<SegmentSlot>> {
+        let sealed = self.bases.len().saturating_sub(1);
+        self.bases[..sealed].iter().map(|&base| Arc::new(SegmentSlot::unopened(base, self.path(base)))).collect()
+    }
+
+    /// A partition with one empty segment.
+    fn create(&self) -> Result<Recovered> {
+        let header = self.new_header(0, 0, None)?;
+        let active = Arc::new(self.create_segment(header)?);
+        let end = position(&active, DATA_START)?;
+        let state = CheckpointState {
+            topic_id: self.spec.topic_id,
+            partition: self.spec.number,
+            log_start_offset: 0,
+            durable: end,
+            durable_offset: 0,
+            offset_ceiling: OFFSET_CEILING_STEP,
+            epoch: 0,
+            poisoned: false,
+            clean: None,
+        };
+        let sync = active.file.sync_all();
+        sync.map_err(|source| Error::io("sync the new segment", &active.path, source))?;
+        // Creating the checkpoint syncs the folder, and with it the segment's name.
+        let checkpoint = Checkpoint::create(self.storage(), self.dir, state)?;
+        Ok(Recovered {
+            slots: vec![Arc::new(SegmentSlot::opened(active.clone()))],
+            last_time_ms: active.header.base_timestamp_ms,
+            active,
+            end,
+            next_offset: 0,
+            checkpoint,
+            poison: None,
+            report: self.report(Opening::Created, Vec::new()),
+        })
+    }
+
+    pub(crate) fn new_header(
+        &self,
+        sequence: u64,
+        base_offset: u64,
+        predecessor: Option<Predecessor>,
+    ) -> Result<SegmentHeader> {
+        super::new_segment_header(self.spec, sequence, base_offset, self.env.clock.now_ms(), predecessor)
+    }
+
+    pub(crate) fn create_segment(&self, header: SegmentHeader) -> Result<Segment> {
+        let persistent = !self.env.positional_appends;
+        let len = self.spec.segment_file_bytes();
+        Segment::create(self.storage(), self.dir, header, len, RESERVE_STEP_MIN, persistent)
+    }
+
+    /// The partition as its clean mark describes it, if that may be believed.
+    fn open_clean(&self, checkpoint: &Checkpoint) -> Result<Option<CleanlyClosed>> {
+        let (Some(mark), Some(&base)) = (checkpoint.state().clean, self.bases.last()) else { return Ok(None) };
+        let path = self.path(base);
+        let Some((file, header)) = self.intact_file(base)? else { return Ok(None) };
+        let len = file.len().map_err(|source| Error::io("read the length of", &path, source))?;
+        let end = LogPosition::new(header.sequence, mark.end_position);
+        let (true, Some(end)) = (header.segment_id == mark.segment_id && len == mark.end_position, end) else {
+            return Ok(None);
+        };
+        if mark.end_position < DATA_START || mark.next_offset < header.base_offset {
+            return Ok(None);
+        }
+        let active = self.map_active(header, path, file, mark.end_position)?;
+        let mut slots = self.sealed_slots();
+        slots.push(Arc::new(SegmentSlot::opened(active.clone())));
+        let mut events = Vec::new();
+        self.note_missing_start(checkpoint.state().log_start_offset, &mut events);
+        Ok(Some(CleanlyClosed {
+            slots,
+            active,
+            end,
+            next_offset: mark.next_offset,
+            last_time_ms: mark.last_time_ms,
+            report: self.report(Opening::Clean, events),
+        }))
+    }
+
+    /// The partition as the control page describes it, if its files are the page's and the last frames verify.
+    fn resume(&self, previous: &Previous) -> Result<Option<Unsettled>> {
+        let Some(&base) = self.bases.last() else { return Ok(None) };
+        let Some((file, header)) = self.intact_file(base)? else { return Ok(None) };
+        let end = if previous.is_segment(header.segment_id, &*file) {
+            previous.committed
+        } else if self.rolled_unpublished(previous, &header)? {
+            // Killed between the roll's rename and its publication: the new segment is empty.
+            match LogPosition::new(header.sequence, DATA_START) {
+                Some(end) => end,
+                None => return Ok(None),
+            }
+        } else {
+            return Ok(None);
+        };
+        let path = self.path(base);
+        let len = file.len().map_err(|source| Error::io("read the length of", &path, source))?;
+        if u64::from(end.sequence()) != header.sequence || !(DATA_START..=len).contains(&end.file_position()) {
+            return Ok(None);
+        }
+        let active = self.map_active(header, path, file, end.file_position())?;
+        let Some(tail) = verify_tail(&active, end.file_position()) else { return Ok(None) };
+        let bound =
+            if previous.reserved.sequence() == end.sequence() { previous.reserved.file_position() } else { len };
+        zero_behind(&active.file, end.file_position(), bound)
+            .map_err(|source| Error::io("zero the space behind the end of", &active.path, source))?;
+        let mut slots = self.sealed_slots();
+        slots.push(Arc::new(SegmentSlot::opened(active.clone())));
+        let tail = Tail { next_offset: tail.next_offset.max(previous.next_offset), ..tail };
+        let poison = self.sync_from(previous.durable, &slots).err().map(|error| error.to_string());
+        Ok(Some(Unsettled { slots, active, end, tail, opening: Opening::Resumed, events: Vec::new(), poison }))
+    }
+
+    /// Whether the last segment is the empty successor of the one that the page names as active.
+    fn rolled_unpublished(&self, previous: &Previous, last: &SegmentHeader) -> Result<bool> {
+        let Some(&base) = self.bases.iter().nth_back(1) else { return Ok(false) };
+        let Some((file, header)) = self.intact_file(base)? else { return Ok(false) };
+        let follows = last.predecessor.is_some_and(|predecessor| {
+            predecessor.segment_id == header.segment_id
+                && predecessor.end_position == previous.committed.file_position()
+        });
+        Ok(follows && previous.is_segment(header.segment_id, &*file))
+    }
+
+    /// Opens a segment's file for writing. `None` if its header is damaged, which the scan looks into.
+    pub(crate) fn intact_file(&self, base: u64) -> Result<Option<(Arc<dyn File>, SegmentHeader)>> {
+        use crate::error::ErrorKind;
+        match open_file(self.storage(), &self.path(base), OpenMode::ReadWrite, self.spec, base) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) if error.kind() == ErrorKind::Corruption => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Maps the active segment and its index; the latter is made anew if it isn't what it should be.
+    pub(crate) fn map_active(
+        &self,
+        header: SegmentHeader,
+        path: PathBuf,
+        file: Arc<dyn File>,
+        end: u64,
+    ) -> Result<Arc<Segment>> {
+        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes())?;
+        let len = segment.region.len() as u64;
+        let path = index_path(&segment.path);
+        let persistent = !self.env.positional_appends;
+        let found = if persistent {
+            OffsetIndex::open_active(self.storage(), &path, header.segment_id, len, end)
+                .filter(|index| index.last().is_none_or(|entry| segment.names_a_frame(entry, end)))
+        } else {
+            None
+        };
+        let index = match found {
+            Some(index) => index,
+            None => OffsetIndex::create(self.storage(), &path, header.segment_id, len, persistent)?,
+        };
+        index.reserve(0, end).map_err(|source| Error::io("reserve the index", &path, source))?;
+        if index.last().is_none() {
+            segment.fill_index(&index, end);
+        }
+        segment.set_index(index);
+        Ok(Arc::new(segment))
+    }
+
+    /// Syncs the segments that `durable` doesn't cover, and the folder.
+    pub(crate) fn sync_from(&self, durable: LogPosition, slots: &[Arc<SegmentSlot>]) -> Result<()> {
+        for slot in slots.iter().rev() {
+            let open = self.storage().open(&slot.path, OpenMode::Read);
+            let file = open.map_err(|source| Error::io("open the segment", &slot.path, source))?;
+            file.sync_data().map_err(|source| Error::io("sync", &slot.path, source))?;
+            let header = open_file(self.storage(), &slot.path, OpenMode::Read, self.spec, slot.base_offset);
+            if header.is_ok_and(|(_, header)| header.sequence <= durable.sequence().into()) {
+                break;
+            }
+        }
+        self.storage().sync_dir(self.dir).map_err(|source| Error::io("sync the folder", self.dir, source))
+    }
+
+    /// Tells if the oldest segments are gone.
+    pub(crate) fn note_missing_start(&self, log_start_offset: u64, events: &mut Vec<RecoveryEvent>) {
+        if let Some(&oldest) = self.bases.first().filter(|&&oldest| oldest > log_start_offset) {
+            events.push(RecoveryEvent::SegmentsMissing { offsets: log_start_offset..oldest });
+        }
+    }
+
+    /// Writes down a found end, so that appends may go on there.
+    fn settle(&self, mut found: Unsettled, mut checkpoint: Checkpoint) -> Result<Recovered> {
+        let mut state = *checkpoint.state();
+        self.note_missing_start(state.log_start_offset, &mut found.events);
+        state.epoch = state.epoch.max(found.tail.epoch).saturating_add(1);
+        state.clean = None;
+        if found.poison.is_none() {
+            state.durable = found.end;
+            state.durable_offset = found.tail.next_offset;
+            state.offset_ceiling = found.tail.next_offset.saturating_add(OFFSET_CEILING_STEP).max(state.offset_ceiling);
+            state.poisoned = false;
+        } else {
+            state.poisoned = true;
+        }
+        if let Err(error) = checkpoint.write(state) {
+            found.poison.get_or_insert(Error::from(error).to_string());
+        }
+        Ok(found.with_checkpoint(self, checkpoint))
+    }
+}
+
+impl Unsettled {
+    pub(crate) fn with_checkpoint(mut self, opener: &Opener<'_>, checkpoint: Checkpoint) -> Recovered {
+        if let Some(detail) = &self.poison {
+            self.events.push(RecoveryEvent::StillPoisoned { detail: detail.clone() });
+        }
+        Recovered {
+            slots: self.slots,
+            active: self.active,
+            end: self.end,
+            next_offset: self.tail.next_offset,
+            last_time_ms: self.tail.last_time_ms,
+            checkpoint,
+            poison: self.poison,
+            report: opener.report(self.opening, self.events),
+        }
+    }
+}
+
+/// Verifies the frames from the last index entry to `end`, where the last one has to end. `None` if they don't.
+fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
+    let header = &segment.header;
+    let start = segment.index().and_then(|index| index.last()).map_or(DATA_START, |entry| entry.position);
+    let mut tail = Tail { next_offset: header.base_offset, last_time_ms: header.base_timestamp_ms, epoch: 0 };
+    let mut source = FileSource::new(segment.file.clone()).ok()?.until(end);
+    let mut scan = Scan::verified(segment.seed, start);
+    loop {
+        match scan.next_in(&mut source).ok()? {
+            Found::Frame { header: frame, .. } => tail = Tail::behind(header, &frame)?,
+            Found::End { position } => return (position == end && source.len() == end).then_some(tail),
+            Found::Damage { .. } => return None,
+        }
+    }
+}
+
+impl Tail {
+    /// The tail of a log whose last frame is `frame`. `None` if its numbers overflow.
+    pub(crate) fn behind(segment: &SegmentHeader, frame: &crate::frame::FrameHeader) -> Option<Self> {
+        Some(Self {
+            next_offset: segment.base_offset.checked_add(frame.next_relative_offset())?,
+            last_time_ms: segment.base_timestamp_ms.checked_add(frame.relative_time_ms.into())?,
+            epoch: frame.epoch,
+        })
+    }
+}
+
+/// A position in a segment as one in its log.
+pub(crate) fn position(segment: &Segment, file_position: u64) -> Result<LogPosition> {
+    LogPosition::new(segment.header.sequence, file_position)
+        .ok_or_else(|| Error::corruption(&segment.path, file_position, "a position that no frame can have"))
+}
+
+/// Makes the bytes from `end` to `bound` zeros where they aren't.
+pub(crate) fn zero_behind(file: &Arc<dyn File>, end: u64, bound: u64) -> std::io::Result<()> {
+    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut source = FileSource::new(file.clone())?.until(bound);
+    let Some(mut dirty) = super::scan::first_nonzero(&mut source, end)? else { return Ok(()) };
+    let dirty_end = super::scan::end_of_data(&mut source, dirty)?.min(source.len());
+    while dirty < dirty_end {
+        let bytes = usize::try_from(dirty_end - dirty).unwrap_or(usize::MAX).min(ZEROS.len());
+        file.write_all_at(&ZEROS[..bytes], dirty)?;
+        dirty += bytes as u64;
+    }
+    Ok(())
+}
+
+/// Removes a segment and its index, by a rename first: a half-removed segment is never seen under its name.
+pub(crate) fn remove_segment(storage: &dyn Storage, path: &Path) -> Result<()> {
+    let gone = path.with_extension(TEMPORARY_EXTENSION);
+    let _ = storage.remove_file(&index_path(path)); // A cache; it may never have been there.
+    storage
+        .rename(path, &gone)
+        .and_then(|()| storage.remove_file(&gone))
+        .map_err(|source| Error::io("remove the segment", path, source))
+}

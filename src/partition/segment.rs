@@ -1,0 +1,369 @@
+//! A segment: one mapped file of frames, and the index beside it.
+//!
+//! # Format
+//! Header copies, then frames from [`DATA_START`] on; see `src/doc/format.md`. The name is the base offset.
+//!
+//! # Invariants
+//! - The file has its full length before it is mapped, and is never cut below the published end.
+//! - A segment appears under its own name only with a complete header: it is made under a temporary one.
+//! - An index that turns out to be wrong is rebuilt once; a lookup never answers with it.
+//!
+//! # Thread safety
+//! Readers share a segment freely. The partition's writer alone stores into it, behind the published end.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+
+use crate::{
+    error::{Error, Repr, Result},
+    frame::{FrameHeader, FrameSeed},
+    partition::{
+        PartitionSpec,
+        offset_index::{self, Entry, OffsetIndex},
+        scan::Scan,
+    },
+    segment_header::{COPY_B_AT, DATA_START, HeaderFault, Predecessor, SEGMENT_HEADER_BYTES, SegmentHeader},
+    storage::{File, OpenMode, Region, Storage},
+};
+
+/// What a segment's file name ends with.
+const LOG_EXTENSION: &str = "log";
+/// What its index's name ends with.
+const INDEX_EXTENSION: &str = "index";
+/// What the name of a file ends with that isn't a part of the partition yet, or no longer.
+pub(crate) const TEMPORARY_EXTENSION: &str = "tmp";
+/// Digits of a base offset in a file name: as many as 2^64 has.
+const NAME_DIGITS: usize = 20;
+/// No end yet: the segment is the active one.
+const ACTIVE: u64 = u64::MAX;
+
+/// The path of the segment with this base offset.
+pub(crate) fn segment_path(dir: &Path, base_offset: u64) -> PathBuf {
+    dir.join(format!("{base_offset:0NAME_DIGITS$}.{LOG_EXTENSION}"))
+}
+
+/// The path of the index beside a segment's.
+pub(crate) fn index_path(segment_path: &Path) -> PathBuf {
+    segment_path.with_extension(INDEX_EXTENSION)
+}
+
+/// The base offset that a file name stands for, if it is a segment's.
+pub(crate) fn base_offset_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(LOG_EXTENSION)?.strip_suffix('.')?;
+    let canonical = digits.len() == NAME_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    canonical.then(|| digits.parse().ok()).flatten()
+}
+
+/// A segment whose file is open and mapped.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) seed: FrameSeed,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) region: Region,
+    /// End of the frames once sealed, else [`ACTIVE`].
+    sealed_end: AtomicU64,
+    /// Loaded when first needed.
+    index: ArcSwapOption<OffsetIndex>,
+    /// Held while the index is loaded or rebuilt.
+    index_loading: Mutex<()>,
+}
+
+impl Segment {
+    /// Makes a new segment file of `len` bytes, with its header and `reserve` bytes of space, under its own name.
+    /// Nothing is synced.
+    pub(crate) fn create(
+        storage: &dyn Storage,
+        dir: &Path,
+        header: SegmentHeader,
+        len: u64,
+        reserve: u64,
+        persistent_index: bool,
+    ) -> Result<Self> {
+        let path = segment_path(dir, header.base_offset);
+        let temporary = path.with_extension(TEMPORARY_EXTENSION);
+        let index = OffsetIndex::create(storage, &index_path(&path), header.segment_id, len, persistent_index)?;
+        let make = || {
+            let file = storage.open(&temporary, OpenMode::Truncate)?;
+            file.set_len(len)?;
+            file.reserve(0..reserve)?;
+            let encoded = header.encode();
+            file.write_all_at(&encoded, 0)?;
+            file.write_all_at(&encoded, COPY_B_AT)?;
+            let region = file.map(len)?;
+            storage.rename(&temporary, &path)?;
+            Ok((file, region))
+        };
+        let (file, region) = make().map_err(|source: io::Error| {
+            // The error that stopped us is the one to tell; a leftover is removed at the next open.
+            let _ = storage.remove_file(&temporary);
+            let _ = storage.remove_file(&index_path(&path));
+            Error::io("create the segment", &path, source)
+        })?;
+        Ok(Self::new(header, path, file, region, ACTIVE, Some(index)))
+    }
+
+    /// Maps the file of the active segment again, in its full length of at least `file_bytes`.
+    pub(crate) fn open_active(
+        header: SegmentHeader,
+        path: PathBuf,
+        file: Arc<dyn File>,
+        file_bytes: u64,
+    ) -> Result<Self> {
+        let map = || {
+            let len = file.len()?.max(file_bytes);
+            file.set_len(len)?;
+            file.map(len)
+        };
+        let region = map().map_err(|source| Error::io("map the segment", &path, source))?;
+        Ok(Self::new(header, path, file, region, ACTIVE, None))
+    }
+
+    fn new(
+        header: SegmentHeader,
+        path: PathBuf,
+        file: Arc<dyn File>,
+        region: Region,
+        sealed_end: u64,
+        index: Option<OffsetIndex>,
+    ) -> Self {
+        Self {
+            seed: header.frame_seed(),
+            header,
+            path,
+            file,
+            region,
+            sealed_end: AtomicU64::new(sealed_end),
+            index: ArcSwapOption::new(index.map(Arc::new)),
+            index_loading: Mutex::new(()),
+        }
+    }
+
+    /// The end of the frames, once there is one.
+    #[inline]
+    pub(crate) fn sealed_end(&self) -> Option<u64> {
+        let end = self.sealed_end.load(Ordering::Acquire);
+        (end != ACTIVE).then_some(end)
+    }
+
+    /// Says that nothing will be appended behind `end`. To be called before the commit word names the next segment.
+    pub(crate) fn seal(&self, end: u64) {
+        self.sealed_end.store(end, Ordering::Release);
+    }
+
+    /// The bytes from `position` to `end`, or up to where the file ends if that is nearer.
+    ///
+    /// # Safety
+    /// `end` is at or below the published end of the segment.
+    pub(crate) unsafe fn published(&self, position: u64, end: u64) -> &[u8] {
+        let end = usize::try_from(end).unwrap_or(usize::MAX).min(self.region.len());
+        let start = usize::try_from(position).unwrap_or(usize::MAX).min(end);
+        // SAFETY: nobody stores below the published end, and no file is cut below it.
+        unsafe { self.region.bytes(start..end) }.unwrap_or_default()
+    }
+
+    /// The index in use; the writer's is always loaded.
+    pub(crate) fn index(&self) -> Option<Arc<OffsetIndex>> {
+        self.index.load_full()
+    }
+
+    pub(crate) fn set_index(&self, index: OffsetIndex) {
+        self.index.store(Some(Arc::new(index)));
+    }
+
+    /// Where to begin the walk to `relative_offset`: the position of a valid frame at or below it, or the first.
+    ///
+    /// `end` is the published end. An index that is missing, damaged or wrong is rebuilt from the frames.
+    pub(crate) fn nearest_frame(&self, storage: &dyn Storage, relative_offset: u32, end: u64) -> u64 {
+        let checked = |index: &OffsetIndex| match index.lookup(relative_offset) {
+            None => Some(DATA_START),
+            Some(entry) => self.names_a_frame(entry, end).then_some(entry.position),
+        };
+        let loaded = self.index.load_full();
+        if let Some(position) = loaded.as_deref().and_then(checked) {
+            return position;
+        }
+        if loaded.is_some() && self.sealed_end().is_none() {
+            // The writer adds to this one: it stays in use, and lookups walk from the start until the next open.
+            return DATA_START;
+        }
+        let _loading = self.index_loading.lock();
+        let mut index = self.index.load_full().filter(|index| checked(index).is_some());
+        if index.is_none() && loaded.is_none() {
+            index = OffsetIndex::open_sealed(storage, &index_path(&self.path), self.header.segment_id).map(Arc::new);
+        }
+        let intact = index.as_deref().and_then(checked);
+        let (index, position) = match (index, intact) {
+            (Some(index), Some(position)) => (index, position),
+            _ => match self.rebuild_index(storage, end) {
+                Ok(index) => {
+                    let position = checked(&index).unwrap_or(DATA_START);
+                    (Arc::new(index), position)
+                }
+                Err(_) => return DATA_START,
+            },
+        };
+        self.index.store(Some(index));
+        position
+    }
+
+    /// Whether a frame with the entry's offset begins at its position.
+    pub(crate) fn names_a_frame(&self, entry: Entry, end: u64) -> bool {
+        if entry.position < DATA_START || entry.position >= end {
+            return false;
+        }
+        // SAFETY: `end` is the published end.
+        let bytes = unsafe { self.published(entry.position, end) };
+        FrameHeader::decode(bytes, self.seed, entry.position)
+            .is_ok_and(|header| header.relative_offset == entry.relative_offset)
+    }
+
+    /// Makes the index of a sealed segment anew, and its file.
+    fn rebuild_index(&self, storage: &dyn Storage, end: u64) -> Result<OffsetIndex> {
+        let path = index_path(&self.path);
+        let id = self.header.segment_id;
+        let index = OffsetIndex::create(storage, &path, id, end, true)
+            .and_then(|index| {
+                index.reserve(0, end).map_err(|source| Error::io("reserve the index", &path, source))?;
+                Ok(index)
+            })
+            // Where the file can't be made (no space, say), one in memory serves as well.
+            .or_else(|_| OffsetIndex::create(storage, &path, id, end, false))?;
+        self.fill_index(&index, end);
+        index.seal();
+        Ok(index)
+    }
+
+    /// Adds entries for the frames up to `end` to an empty index that has the space for them.
+    pub(crate) fn fill_index(&self, index: &OffsetIndex, end: u64) {
+        // SAFETY: `end` is the published end.
+        let bytes = unsafe { self.published(0, end) };
+        let mut next_entry = DATA_START;
+        let mut scan = Scan::headers(self.seed, DATA_START);
+        while let Some((position, header)) = scan.next_frame_in(bytes) {
+            if position >= next_entry {
+                index.append(Entry { relative_offset: header.relative_offset, position });
+                next_entry = position + offset_index::INTERVAL_BYTES;
+            }
+        }
+    }
+}
+
+/// A segment of the list: known by its name, opened when it is first read.
+#[derive(Debug)]
+pub(crate) struct SegmentSlot {
+    pub(crate) base_offset: u64,
+    pub(crate) path: PathBuf,
+    segment: OnceLock<Arc<Segment>>,
+    opening: Mutex<()>,
+}
+
+impl SegmentSlot {
+    pub(crate) fn unopened(base_offset: u64, path: PathBuf) -> Self {
+        Self { base_offset, path, segment: OnceLock::new(), opening: Mutex::new(()) }
+    }
+
+    pub(crate) fn opened(segment: Arc<Segment>) -> Self {
+        let slot = Self::unopened(segment.header.base_offset, segment.path.clone());
+        // A new cell is empty, so this sets it.
+        let _ = slot.segment.set(segment);
+        slot
+    }
+
+    /// The segment, opened now if it wasn't. `next` is the one behind it, whose header knows where this one ends.
+    pub(crate) fn get(
+        &self,
+        storage: &dyn Storage,
+        spec: &PartitionSpec,
+        next: Option<&SegmentSlot>,
+    ) -> Result<Arc<Segment>> {
+        if let Some(segment) = self.segment.get() {
+            return Ok(segment.clone());
+        }
+        let _opening = self.opening.lock();
+        if let Some(segment) = self.segment.get() {
+            return Ok(segment.clone());
+        }
+        let segment = Arc::new(self.open_sealed(storage, spec, next)?);
+        // Nobody else sets it while the lock is held.
+        let _ = self.segment.set(segment.clone());
+        Ok(segment)
+    }
+
+    fn open_sealed(&self, storage: &dyn Storage, spec: &PartitionSpec, next: Option<&SegmentSlot>) -> Result<Segment> {
+        let (file, header) = open_file(storage, &self.path, OpenMode::Read, spec, self.base_offset)?;
+        let len = file.len().map_err(|source| Error::io("read the length of", &self.path, source))?;
+        let region = file.map(len).map_err(|source| Error::io("map the segment", &self.path, source))?;
+        let segment = Segment::new(header, self.path.clone(), file, region, len, None);
+        let successor = next.and_then(|next| next.header(storage, spec).ok()).and_then(|next| next.predecessor);
+        match successor {
+            Some(Predecessor { segment_id, end_position, .. }) if segment_id == header.segment_id => {
+                segment.seal(end_position);
+            }
+            // The next header doesn't tell (it is damaged, or a cut lies in between): the last valid frame's end.
+            _ => {
+                // SAFETY: nobody appends to a sealed segment, so all of it is published.
+                let bytes = unsafe { segment.published(0, len) };
+                let mut end = DATA_START;
+                let mut scan = Scan::headers(segment.seed, DATA_START);
+                while let Some((position, header)) = scan.next_frame_in(bytes) {
+                    end = position + header.frame_bytes() as u64;
+                }
+                segment.seal(end);
+            }
+        }
+        Ok(segment)
+    }
+
+    /// The segment's header, read from the file where it isn't open.
+    fn header(&self, storage: &dyn Storage, spec: &PartitionSpec) -> Result<SegmentHeader> {
+        match self.segment.get() {
+            Some(segment) => Ok(segment.header),
+            None => Ok(open_file(storage, &self.path, OpenMode::Read, spec, self.base_offset)?.1),
+        }
+    }
+}
+
+/// Opens a segment's file and reads its header, with `pread`. The header must be that of this very segment: kind
+/// `Corruption` if neither copy is intact or it is another partition's, `UnsupportedFormat` if it is a newer one.
+pub(crate) fn open_file(
+    storage: &dyn Storage,
+    path: &Path,
+    mode: OpenMode,
+    spec: &PartitionSpec,
+    base_offset: u64,
+) -> Result<(Arc<dyn File>, SegmentHeader)> {
+    let file = storage.open(path, mode).map_err(|source| Error::io("open the segment", path, source))?;
+    let mut copies = [[0; SEGMENT_HEADER_BYTES]; 2];
+    let mut read = [0; 2];
+    for (at, position) in [0, COPY_B_AT].into_iter().enumerate() {
+        read[at] =
+            file.read_at(&mut copies[at], position).map_err(|source| Error::io("read the header of", path, source))?;
+    }
+    let header =
+        SegmentHeader::read_either(&copies[0][..read[0]], &copies[1][..read[1]]).map_err(|fault| match fault {
+            HeaderFault::Version(found) => {
+                Repr::UnsupportedFormat { path: path.into(), found, supported: crate::segment_header::FORMAT_VERSION }
+                    .into()
+            }
+            fault => Error::corruption(path, 0, format!("neither copy of the segment header is intact: {fault}")),
+        })?;
+    if header.topic_id != spec.topic_id.to_le_bytes() || header.partition != spec.number {
+        return Err(Error::corruption(path, 0, "the segment belongs to another partition"));
+    }
+    if header.base_offset != base_offset {
+        let detail = format!("the header says base offset {}, which is not the file's name", header.base_offset);
+        return Err(Error::corruption(path, 0, detail));
+    }
+    Ok((file, header))
+}

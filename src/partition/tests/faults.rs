@@ -1,0 +1,209 @@
+use std::io;
+
+use super::*;
+use crate::{
+    partition::{Opening, RecoveryEvent},
+    storage::sim::{Repeat, faults::Operation},
+};
+
+#[test]
+fn a_failed_sync_poisons_and_the_mark_outlives_the_process() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let mut expected = append_numbers(&partition, 0..5);
+    machine.storage.fail_syncs(1);
+    // The record is published before it is synced: what is certain is that it was not acknowledged.
+    let error = partition.append(&Record::new("record 5").key("key"), Some(Durability::Synced)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    expected.push((5, "record 5".into()));
+    // The next sync would succeed, and is not trusted.
+    assert_eq!(partition.flush().unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(partition.append(&Record::new("no"), None).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
+    assert_eq!(partition.close().unwrap_err().kind(), ErrorKind::Poisoned);
+    drop(partition);
+
+    let (partition, report) = machine.open();
+    assert!(matches!(report.events(), [RecoveryEvent::Rewritten { files }] if files.len() == 1), "{report:?}");
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
+    let offset = partition.append(&Record::new("on"), Some(Durability::Synced)).unwrap();
+    assert!(offset > 5);
+    partition.close().unwrap();
+    drop(partition);
+    assert_eq!(machine.open().1.opening(), Opening::Clean);
+}
+
+#[test]
+fn a_poisoned_partition_that_cant_be_rewritten_stays_readable_and_poisoned() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let expected = append_numbers(&partition, 0..5);
+    machine.storage.fail_syncs(1);
+    partition.flush().unwrap_err();
+    drop(partition);
+    for _ in 0..2 {
+        machine.storage.fail_if(|operation, path| {
+            let rewriting = operation == Operation::Create && path.ends_with("rewrite.tmp");
+            rewriting.then_some(io::ErrorKind::StorageFull)
+        });
+        let (partition, report) = machine.open();
+        assert!(matches!(report.events(), [RecoveryEvent::StillPoisoned { .. }]), "{report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        assert_eq!(partition.append(&Record::new("no"), None).unwrap_err().kind(), ErrorKind::Poisoned);
+        machine.storage.heal();
+    }
+    let (partition, report) = machine.open();
+    assert!(matches!(report.events(), [RecoveryEvent::Rewritten { .. }]), "{report:?}");
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
+    partition.append(&Record::new("on"), Some(Durability::Synced)).unwrap();
+}
+
+#[test]
+fn the_poison_mark_survives_a_reboot_or_a_lost_control_page() {
+    for lost in ["reboot", "page"] {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        append_numbers(&partition, 0..5);
+        machine.storage.fail_syncs(1);
+        partition.flush().unwrap_err();
+        drop(partition);
+        match lost {
+            "reboot" => machine.reboot(),
+            _ => machine.storage.remove_file(&machine.dir.join("partition.state")).unwrap(),
+        }
+        let (_, report) = machine.open();
+        assert!(matches!(report.events(), [RecoveryEvent::Rewritten { .. }]), "{lost}: {report:?}");
+    }
+}
+
+#[test]
+fn a_failed_background_flush_poisons_too() {
+    let mut machine = Machine::new();
+    machine.spec.durability = Durability::Interval(std::time::Duration::from_millis(1));
+    let (partition, _) = machine.open();
+    machine.storage.fail_syncs(u64::MAX);
+    let start = std::time::Instant::now();
+    let error = loop {
+        match partition.append(&Record::new("x"), None) {
+            Ok(_) => assert!(start.elapsed().as_secs() < 30, "never poisoned"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Poisoned);
+}
+
+#[test]
+fn a_dead_flusher_poisons() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..1);
+    // A panic inside of a sync is a panic of whoever syncs; here that is the flusher's thread.
+    machine.storage.fail_if(|operation, path| match operation {
+        Operation::SyncData if path.extension().is_some_and(|it| it == "log") => {
+            panic!("a bug in the flusher (this message is part of a test)")
+        }
+        _ => None,
+    });
+    partition.append(&Record::new("x"), Some(Durability::Interval(std::time::Duration::from_millis(1)))).unwrap();
+    let start = std::time::Instant::now();
+    while partition.append(&Record::new("x"), None).is_ok() {
+        assert!(start.elapsed().as_secs() < 30, "never poisoned");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_reads_go_on_and_so_do_appends_once_there_is_space() {
+    for positional_appends in [false, true] {
+        let machine = Machine { positional_appends, ..Machine::new() };
+        let (partition, _) = machine.open();
+        let mut expected = append_numbers(&partition, 0..10);
+        // Enough for the active segment's rest but not for long, then not for one more block.
+        for space in [100 << 10, 50 << 10, 0] {
+            machine.storage.limit_space(Some(machine.storage.used_space() + space));
+            let error = loop {
+                let value = format!("record {}", expected.len());
+                match partition.append(&Record::new(&*value).key("key"), None) {
+                    Ok(offset) => expected.push((offset, value)),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+            assert_eq!(read_all(&partition, 0).unwrap(), expected);
+            assert!(!machine.files().iter().any(|name| name.ends_with(".tmp")), "{:?}", machine.files());
+            machine.storage.limit_space(None);
+            let from = expected.len() as u64;
+            expected.extend(append_numbers(&partition, from..from + 10));
+        }
+        assert_eq!(expected.iter().map(|it| it.0).collect::<Vec<_>>(), (0..expected.len() as u64).collect::<Vec<_>>());
+        partition.close().unwrap();
+        drop(partition);
+        let (partition, report) = machine.open();
+        assert!(report.is_clean());
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+    }
+}
+
+#[test]
+fn whatever_operation_fails_nothing_acknowledged_is_lost() {
+    for n in 1.. {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        let mut acknowledged = append_numbers(&partition, 0..100);
+        machine.storage.fail_nth(n, io::ErrorKind::Other, Repeat::Once);
+        let before = machine.storage.operations();
+        for number in 100..2500 {
+            let value = format!("record {number}");
+            if let Ok(offset) = partition.append(&Record::new(&*value).key("key"), None) {
+                acknowledged.push((offset, value));
+            }
+            if number % 700 == 0 {
+                let _ = partition.flush();
+            }
+        }
+        let enough = machine.storage.operations() - before < n;
+        machine.storage.heal();
+        let _ = partition.close();
+        drop(partition);
+        let (partition, _) = machine.open();
+        let found = read_all(&partition, 0).unwrap();
+        assert!(acknowledged.iter().all(|record| found.contains(record)), "operation {n}");
+        assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0), "operation {n}");
+        partition.append(&Record::new("on"), Some(Durability::Synced)).unwrap();
+        if enough {
+            assert!(n > 20, "only {n} operations failed");
+            break;
+        }
+    }
+}
+
+#[test]
+fn the_first_append_after_a_clean_close_waits_for_its_ceiling() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..3);
+    partition.close().unwrap();
+    drop(partition);
+    let (partition, _) = machine.open();
+    machine.storage.fail_if(|operation, path| {
+        let checkpoint = operation == Operation::Write && path.ends_with("partition.checkpoint");
+        checkpoint.then_some(io::ErrorKind::StorageFull)
+    });
+    let error = partition.append(&Record::new("no"), None).unwrap_err();
+    assert_eq!((error.kind(), partition.end_offset()), (ErrorKind::StorageFull, 3));
+    machine.storage.heal();
+    assert_eq!(partition.append(&Record::new("yes"), None).unwrap(), 3);
+}
+
+#[test]
+fn a_closed_partition_answers_closed_and_can_be_read() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let expected = append_numbers(&partition, 0..3);
+    partition.close().unwrap();
+    partition.close().unwrap();
+    assert_eq!(partition.append(&Record::new("no"), None).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(partition.flush().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(partition.roll().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
+}

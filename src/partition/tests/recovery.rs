@@ -1,0 +1,264 @@
+use super::*;
+use crate::{
+    partition::{Opening, RecoveryEvent},
+    segment_header::DATA_START,
+    storage::sim::faults::Operation,
+};
+
+/// What a machine can do between two opens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Between {
+    Close,
+    Kill,
+    Reboot,
+    Remount,
+}
+
+fn end(machine: &Machine, partition: Arc<PartitionLog>, between: Between) {
+    if between == Between::Close {
+        partition.close().unwrap();
+    }
+    drop(partition);
+    match between {
+        Between::Reboot => machine.storage.reboot(),
+        Between::Remount => machine.storage.remount(),
+        Between::Close | Between::Kill => {}
+    }
+}
+
+#[test]
+fn every_way_to_end_is_told_apart_and_loses_nothing() {
+    for positional_appends in [false, true] {
+        for (between, opening) in [
+            (Between::Close, Opening::Clean),
+            (Between::Kill, if positional_appends { Opening::Scanned } else { Opening::Resumed }),
+            (Between::Reboot, Opening::Scanned),
+            (Between::Remount, Opening::Scanned),
+        ] {
+            let machine = Machine { positional_appends, ..Machine::new() };
+            let (partition, report) = machine.open();
+            assert_eq!(report.opening(), Opening::Created);
+            let mut expected = append_numbers(&partition, 0..3000);
+            end(&machine, partition, between);
+
+            let (partition, report) = machine.open();
+            assert_eq!((report.opening(), report.events()), (opening, &[][..]), "{between:?}");
+            assert_eq!(read_all(&partition, 0).unwrap(), expected);
+            assert_eq!(partition.durable_offset(), partition.end_offset());
+            expected.extend(append_numbers(&partition, 3000..3010));
+            assert_eq!(read_all(&partition, 0).unwrap(), expected);
+            // After a reboot nobody knows what was assigned and lost, so offsets go on at the ceiling.
+            let contiguous = opening != Opening::Scanned;
+            assert_eq!(expected[3000].0 == 3000, contiguous, "{between:?}: {}", expected[3000].0);
+            for start in [2999, 3000, 3001] {
+                assert_eq!(read_all(&partition, start).unwrap().last(), expected.last());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_offset_is_never_used_twice_however_often_it_ends() {
+    use Between::{Close, Kill, Reboot};
+    for ends in [[Reboot, Kill, Kill], [Kill, Reboot, Close], [Close, Reboot, Kill], [Reboot, Close, Reboot]] {
+        let machine = Machine::new();
+        let mut greatest = None;
+        for (round, between) in ends.into_iter().cycle().take(9).enumerate() {
+            let (partition, _) = machine.open();
+            assert!(Some(partition.end_offset()) > greatest, "{ends:?}, round {round}");
+            if round % 2 == 0 {
+                greatest = Some(append_numbers(&partition, 0..3).last().unwrap().0);
+            }
+            end(&machine, partition, between);
+        }
+    }
+}
+
+#[test]
+fn a_clean_open_reads_no_frames_and_a_killed_one_only_the_last() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..1000);
+    end(&machine, partition, Between::Close);
+    // The body of the first frame; the length says nothing.
+    let path = machine.segments().remove(0);
+    machine.write_file(&path, b"damage", DATA_START + 40);
+    let (partition, report) = machine.open();
+    assert_eq!(report.opening(), Opening::Clean);
+    append_numbers(&partition, 0..1);
+    drop(partition);
+    let (partition, report) = machine.open();
+    assert_eq!(report.opening(), Opening::Resumed);
+    // It is told to whoever reads it.
+    let (found, damaged) = read_around_damage(&partition);
+    assert_eq!((found.len(), damaged), (1000, vec![0..1]));
+}
+
+#[test]
+fn a_killed_writers_unpublished_frame_is_zeroed_durably_before_anything_else() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..10);
+    let end = partition.control.committed().file_position();
+    let path = machine.segments().remove(0);
+    // What a killed encoder leaves: a valid frame that was never published, and more.
+    let bytes = machine.read_file(&path);
+    machine.write_file(&path, &bytes[DATA_START as usize..DATA_START as usize + 500], end + 1000);
+    machine.write_file(&path, b"half a frame", end);
+    drop(partition);
+    machine.storage.take_trace();
+    let (partition, report) = machine.open();
+    assert_eq!((report.opening(), report.is_clean()), (Opening::Resumed, true));
+    assert!(machine.read_file(&path)[end as usize..].iter().all(|&byte| byte == 0));
+    let trace = machine.storage.take_trace();
+    let last_write = trace.iter().rposition(|it| it.operation == Operation::Write && it.path == path).unwrap();
+    let sync = trace.iter().rposition(|it| it.operation == Operation::SyncData && it.path == path).unwrap();
+    let epoch = trace.iter().rposition(|it| it.path.ends_with("partition.checkpoint")).unwrap();
+    assert!(last_write < sync && sync < epoch, "{trace:?}");
+    assert_eq!(append_numbers(&partition, 10..11)[0].0, 10);
+}
+
+#[test]
+fn a_kill_between_the_rename_and_the_publication_of_a_roll_is_gone_on_from() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let mut expected = append_numbers(&partition, 0..10);
+    let page = machine.dir.join("partition.state");
+    let before = machine.read_file(&page);
+    partition.roll().unwrap();
+    drop(partition);
+    // The page as it was when the new segment had its name already.
+    machine.write_file(&page, &before, 0);
+    let (partition, report) = machine.open();
+    assert_eq!((report.opening(), report.is_clean()), (Opening::Resumed, true));
+    expected.extend(append_numbers(&partition, 10..20));
+    assert_eq!(expected[10].0, 10);
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
+    assert_eq!(machine.segments().len(), 2);
+}
+
+#[test]
+fn caches_that_are_deleted_zeroed_cut_or_noise_are_made_anew() {
+    let noise: Vec<u8> = (0..200_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for between in [Between::Close, Between::Kill, Between::Reboot] {
+        for damage in ["delete", "zero", "noise", "cut", "half"] {
+            let machine = Machine::new();
+            let (partition, _) = machine.open();
+            let expected = append_numbers(&partition, 0..4000);
+            end(&machine, partition, between);
+            let caches: Vec<_> = machine
+                .files()
+                .into_iter()
+                .filter(|name| name.ends_with(".index") || name == "partition.state")
+                .map(|name| machine.dir.join(name))
+                .collect();
+            assert!(caches.len() >= 5, "{caches:?}");
+            for path in &caches {
+                let len = machine.read_file(path).len();
+                match damage {
+                    "delete" => machine.storage.remove_file(path).unwrap(),
+                    "zero" => machine.write_file(path, &vec![0; len], 0),
+                    "noise" => machine.write_file(path, &noise[..len], 0),
+                    "cut" => machine.cut_file(path, 10),
+                    _ => machine.write_file(path, &noise[..len / 2], (len - len / 2) as u64),
+                }
+            }
+            let (partition, report) = machine.open();
+            let what = format!("{between:?}, {damage}");
+            assert!(report.is_clean(), "{what}: {report:?}");
+            assert_eq!(read_all(&partition, 0).unwrap(), expected, "{what}");
+            for start in (0..4000).step_by(7) {
+                let mut cursor = Cursor::new(&partition, start).unwrap();
+                let run = cursor.next_run(1).unwrap().unwrap();
+                assert_eq!(Batch::new(vec![run]).iter().next().unwrap().offset(), start, "{what}");
+            }
+            append_numbers(&partition, 0..1);
+            partition.close().unwrap();
+            // And they are as good as new.
+            drop(partition);
+            let (partition, report) = machine.open();
+            assert_eq!((report.opening(), report.is_clean()), (Opening::Clean, true), "{what}");
+            assert_eq!(read_all(&partition, 3999).unwrap().len(), 2, "{what}");
+        }
+    }
+}
+
+#[test]
+fn one_good_slot_of_the_checkpoint_is_enough() {
+    for slot in [0, 4096] {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        let expected = append_numbers(&partition, 0..100);
+        partition.flush().unwrap();
+        partition.roll().unwrap();
+        append_numbers(&partition, 0..1);
+        partition.flush().unwrap();
+        end(&machine, partition, Between::Reboot);
+        machine.write_file(&machine.dir.join("partition.checkpoint"), &[0xff; 100], slot);
+        let (partition, report) = machine.open();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap()[..100], expected);
+    }
+}
+
+#[test]
+fn without_a_checkpoint_appends_go_on_far_behind_and_it_is_told() {
+    for between in [Between::Close, Between::Kill, Between::Reboot] {
+        for damage in ["delete", "zero"] {
+            let machine = Machine::new();
+            let (partition, _) = machine.open();
+            let mut expected = append_numbers(&partition, 0..3000);
+            end(&machine, partition, between);
+            let path = machine.dir.join("partition.checkpoint");
+            match damage {
+                "delete" => machine.storage.remove_file(&path).unwrap(),
+                _ => machine.write_file(&path, &[0; 8192], 0),
+            }
+            let (partition, report) = machine.open();
+            let next_offset = 3000 + (1 << 32);
+            assert_eq!(report.events(), [RecoveryEvent::CheckpointLost { next_offset }], "{between:?}, {damage}");
+            assert_eq!(read_all(&partition, 0).unwrap(), expected);
+            expected.extend(append_numbers(&partition, 3000..3001));
+            assert_eq!(expected[3000].0, next_offset);
+            assert_eq!(read_all(&partition, 0).unwrap(), expected, "reading goes on over the gap");
+            partition.close().unwrap();
+            drop(partition);
+            assert!(machine.open().1.is_clean());
+        }
+    }
+}
+
+#[test]
+fn a_deletion_that_was_interrupted_is_finished() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..4000);
+    let bases = partition.segment_base_offsets();
+    machine.storage.fail_if(|operation, _| (operation == Operation::RemoveFile).then_some(std::io::ErrorKind::Other));
+    partition.delete_segments_before(bases[2]).unwrap_err();
+    drop(partition);
+    machine.storage.heal();
+    let (partition, report) = machine.open();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(partition.segment_base_offsets(), bases[2..]);
+    assert_eq!(partition.start_offset(), bases[2]);
+    assert!(!machine.files().iter().any(|name| name.ends_with(".tmp")));
+}
+
+#[test]
+fn files_of_another_partition_are_refused_by_name() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..10);
+    partition.close().unwrap();
+    drop(partition);
+    let mut other = Machine { storage: machine.storage.clone(), ..Machine::new() };
+    other.spec.number = 4;
+    let error = other.try_open().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+    assert!(error.to_string().contains("partition.checkpoint"), "{error}");
+    machine.storage.remove_file(&machine.dir.join("partition.checkpoint")).unwrap();
+    let (partition, report) = other.try_open().unwrap();
+    assert!(!report.is_clean(), "{report:?}");
+    assert_eq!(read_all(&partition, partition.end_offset()).unwrap(), []);
+}

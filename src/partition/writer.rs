@@ -1,0 +1,398 @@
+//! Appending: encode into the map, publish, and whatever has to come first (space, a new segment, a higher ceiling).
+//!
+//! # Invariants
+//! - Bytes behind the published end belong to whoever holds the writer lock, and to nobody else.
+//! - Space is reserved before anything is stored in it. What can't be had is an error, and nothing has changed then.
+//! - Times of frames don't fall within a partition, whatever the clock does.
+//!
+//! # Thread safety
+//! [`Writer`] lives behind a mutex, which is held while a frame is encoded and published, while space is reserved and
+//! while a segment is begun, but never across a sync.
+
+use std::{
+    ops::Range,
+    sync::Arc,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use super::{
+    BATCH_FRAME_BYTES, NOT_PENDING, OFFSET_CEILING_STEP, PartitionLog, RESERVE_STEP_MAX, RESERVE_STEP_MIN,
+    control::LogPosition,
+    new_segment_header,
+    offset_index::{self, Entry},
+    recovery::position,
+    segment::{Segment, SegmentSlot},
+};
+use crate::{
+    config::Durability,
+    error::{Error, Repr, Result},
+    frame::{FrameEncoder, FramePlace, MAX_FRAME_BYTES, MAX_RECORDS, NO_DURABLE_DISTANCE, record_bytes},
+    record::Record,
+    segment_header::{DATA_START, Predecessor},
+    storage::Encode,
+};
+
+/// Offsets are below this, so that they fit signed integers everywhere.
+const OFFSET_LIMIT: u64 = 1 << 63;
+
+/// The place where the next frame goes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    segment: Arc<Segment>,
+    end: LogPosition,
+    next_offset: u64,
+    last_time_ms: i64,
+    /// Up to where the segment's file has space of its own, in bytes.
+    reserved: u64,
+    reserve_step: u64,
+    /// A frame at or behind this position gets an entry in the sparse index.
+    next_entry: u64,
+    /// Frames are encoded here first where they are written with `pwrite`.
+    scratch: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn new(segment: Arc<Segment>, end: LogPosition, next_offset: u64, last_time_ms: i64) -> Self {
+        let last_entry = segment.index().and_then(|index| index.last());
+        Self {
+            next_entry: last_entry.map_or(DATA_START, |entry| entry.position + offset_index::INTERVAL_BYTES),
+            segment,
+            end,
+            next_offset,
+            last_time_ms,
+            // What an earlier process reserved isn't known; reserving it again does nothing.
+            reserved: end.file_position(),
+            reserve_step: RESERVE_STEP_MIN,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(super) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    pub(super) fn end(&self) -> LogPosition {
+        self.end
+    }
+
+    pub(super) fn next_offset(&self) -> u64 {
+        self.next_offset
+    }
+
+    pub(super) fn last_time_ms(&self) -> i64 {
+        self.last_time_ms
+    }
+
+    fn is_empty(&self) -> bool {
+        self.end.file_position() == DATA_START
+    }
+}
+
+/// How far an append came under the writer lock.
+enum Step {
+    /// Published, up to here.
+    Published(Range<u64>, LogPosition),
+    /// Needs offsets below this to be allowed first.
+    NeedsCeiling(u64),
+}
+
+impl PartitionLog {
+    /// Kind `RecordTooLarge` if the record exceeds the partition's limit or the format's.
+    pub(crate) fn check_record(&self, record: &Record<'_>) -> Result<()> {
+        let (bytes, limit) = (record.payload_bytes(), self.spec.max_record_bytes);
+        if bytes > limit {
+            return Err(Repr::RecordTooLarge { what: "the record", bytes, limit }.into());
+        }
+        FrameEncoder::new(std::slice::from_ref(record)).map(|_| ())
+    }
+
+    /// Appends one record as a frame of its own; answers its offset.
+    pub(crate) fn append(self: &Arc<Self>, record: &Record<'_>, durability: Option<Durability>) -> Result<u64> {
+        let (bytes, limit) = (record.payload_bytes(), self.spec.max_record_bytes);
+        if bytes > limit {
+            return Err(Repr::RecordTooLarge { what: "the record", bytes, limit }.into());
+        }
+        let encoder = FrameEncoder::new(std::slice::from_ref(record))?;
+        let (offsets, end) = self.publish_frame(&encoder)?;
+        self.honor(durability, end)?;
+        Ok(offsets.start)
+    }
+
+    /// Appends records as few frames as possible, each all or nothing. Adds what was appended to `appended`, adjacent
+    /// ranges as one, also if it fails on the way.
+    pub(crate) fn append_batch(
+        self: &Arc<Self>,
+        records: &[Record<'_>],
+        durability: Option<Durability>,
+        appended: &mut Vec<Range<u64>>,
+    ) -> Result<()> {
+        for record in records {
+            self.check_record(record)?;
+        }
+        let mut end = None;
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (frame, others) = rest.split_at(frame_records(rest));
+            let (offsets, frame_end) = self.publish_frame(&FrameEncoder::new(frame)?)?;
+            match appended.last_mut().filter(|last| last.end == offsets.start) {
+                Some(last) => last.end = offsets.end,
+                None => appended.push(offsets),
+            }
+            end = Some(frame_end);
+            rest = others;
+        }
+        end.map_or(Ok(()), |end| self.honor(durability, end))
+    }
+
+    /// Encodes and publishes one frame, and wakes who waits for it.
+    fn publish_frame(self: &Arc<Self>, encoder: &FrameEncoder<'_, '_>) -> Result<(Range<u64>, LogPosition)> {
+        loop {
+            let step = self.try_publish(encoder)?;
+            match step {
+                Step::Published(offsets, end) => {
+                    self.wake_waiters();
+                    self.request_ceiling(offsets.end);
+                    return Ok((offsets, end));
+                }
+                Step::NeedsCeiling(needed) => self.raise_ceiling(needed)?,
+            }
+        }
+    }
+
+    fn try_publish(&self, encoder: &FrameEncoder<'_, '_>) -> Result<Step> {
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        self.check_writable()?;
+        let bytes = encoder.frame_bytes() as u64;
+        let count = u64::from(encoder.record_count());
+        let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
+        if self.must_roll(writer, bytes, count, now_ms) {
+            self.roll_segment(writer, bytes, now_ms)?;
+        }
+        let next_offset = writer.next_offset.saturating_add(count);
+        if next_offset >= OFFSET_LIMIT {
+            return Err(Repr::Poisoned {
+                topic: self.spec.topic.to_string(),
+                partition: self.spec.number,
+                reason: "its offsets are used up".into(),
+            }
+            .into());
+        }
+        if next_offset > self.offset_ceiling.load(Ordering::Acquire) {
+            return Ok(Step::NeedsCeiling(next_offset));
+        }
+        let at = writer.end.file_position();
+        if at + bytes > writer.reserved {
+            self.reserve(writer, at + bytes)?;
+        }
+        let place = self.place(writer, now_ms)?;
+        let relative_offset = place.relative_offset;
+        self.store(writer, encoder, place)?;
+        if at >= writer.next_entry {
+            if let Some(index) = writer.segment.index() {
+                index.append(Entry { relative_offset, position: at });
+            }
+            writer.next_entry = at + offset_index::INTERVAL_BYTES;
+        }
+        let end = position(&writer.segment, at + bytes)?;
+        self.publish(writer, end)?;
+        let offsets = writer.next_offset..next_offset;
+        (writer.next_offset, writer.last_time_ms) = (next_offset, now_ms);
+        self.control.raise_next_offset(next_offset);
+        Ok(Step::Published(offsets, end))
+    }
+
+    /// What the next frame's header says of its place.
+    fn place(&self, writer: &Writer, now_ms: i64) -> Result<FramePlace> {
+        let header = &writer.segment.header;
+        let position = writer.end.file_position();
+        let durable = self.control.durable();
+        let same_segment = durable.sequence() == writer.end.sequence();
+        let distance = position.saturating_sub(durable.file_position()) / 8;
+        // `must_roll` has seen to it that both fit.
+        let unfit =
+            || Error::corruption(&writer.segment.path, position, "an offset or time beyond what a segment holds");
+        Ok(FramePlace {
+            seed: writer.segment.seed,
+            position,
+            relative_offset: u32::try_from(writer.next_offset - header.base_offset).map_err(|_| unfit())?,
+            relative_time_ms: u32::try_from(now_ms.abs_diff(header.base_timestamp_ms)).map_err(|_| unfit())?,
+            epoch: self.epoch,
+            durable_distance: u32::try_from(distance).ok().filter(|_| same_segment).unwrap_or(NO_DURABLE_DISTANCE),
+        })
+    }
+
+    /// Puts the frame behind the published end.
+    fn store(&self, writer: &mut Writer, encoder: &FrameEncoder<'_, '_>, place: FramePlace) -> Result<()> {
+        let at = place.position;
+        let frame = encoder.at(place);
+        if self.env.positional_appends {
+            writer.scratch.clear();
+            writer.scratch.resize(encoder.frame_bytes(), 0);
+            frame.encode(&mut writer.scratch[..]);
+            let written = writer.segment.file.write_all_at(&writer.scratch, at);
+            return written.map_err(|source| Error::io("append to", &writer.segment.path, source));
+        }
+        let start = usize::try_from(at).unwrap_or(usize::MAX);
+        // SAFETY: the bytes behind the published end are ours while we hold the writer lock, and reserved by now.
+        let stored = unsafe { writer.segment.region.encode(start, &frame) };
+        stored.ok_or_else(|| Error::corruption(&writer.segment.path, at, "the frame doesn't fit the segment"))
+    }
+
+    /// Moves the commit word.
+    fn publish(&self, writer: &mut Writer, end: LogPosition) -> Result<()> {
+        if !self.control.publish(writer.end, end) {
+            self.poison("something else than its writer moved the commit word");
+            return self.check_poison();
+        }
+        writer.end = end;
+        Ok(())
+    }
+
+    /// Gives the segment space up to `needed` at least, in a step that grows with it.
+    fn reserve(&self, writer: &mut Writer, needed: u64) -> Result<()> {
+        let segment = &writer.segment;
+        let len = segment.region.len() as u64;
+        let generous = needed.max(writer.reserved.saturating_add(writer.reserve_step)).min(len);
+        let set_aside = |end: u64| {
+            if !self.env.positional_appends {
+                segment.file.reserve(writer.reserved..end)?;
+            }
+            segment.index().map_or(Ok(()), |index| index.reserve(writer.reserved, end))
+        };
+        let reserved = match set_aside(generous) {
+            Ok(()) => generous,
+            // There may still be space for this one.
+            Err(_) if generous > needed => set_aside(needed)
+                .map(|()| needed)
+                .map_err(|source| Error::io("reserve space in", &segment.path, source))?,
+            Err(source) => return Err(Error::io("reserve space in", &segment.path, source)),
+        };
+        self.control.set_reserved(position(segment, reserved / 8 * 8)?.max(writer.end));
+        writer.reserved = reserved;
+        writer.reserve_step = (writer.reserve_step * 2).min(RESERVE_STEP_MAX);
+        Ok(())
+    }
+
+    /// Whether a frame has to go into a new segment: by size, by age, or by what 32 relative bits hold.
+    fn must_roll(&self, writer: &Writer, bytes: u64, count: u64, now_ms: i64) -> bool {
+        let header = &writer.segment.header;
+        let age_ms = now_ms.abs_diff(header.base_timestamp_ms);
+        let last_offset = (writer.next_offset - header.base_offset).saturating_add(count);
+        let end = writer.end.file_position().saturating_add(bytes);
+        end > writer.segment.region.len() as u64
+            || (!writer.is_empty() && end > self.spec.segment_bytes)
+            || last_offset > u32::MAX.into()
+            || age_ms > u32::MAX.into()
+            || now_ms < header.base_timestamp_ms
+            || (!writer.is_empty() && self.spec.segment_ms.is_some_and(|limit| age_ms >= limit))
+    }
+
+    /// Begins a new segment with room for a frame of `bytes`. Nothing is synced, and nothing has changed if it fails.
+    fn roll_segment(&self, writer: &mut Writer, bytes: u64, now_ms: i64) -> Result<()> {
+        let old = writer.segment.clone();
+        let old_end = writer.end.file_position();
+        let base_offset = writer.next_offset.max(old.header.base_offset + 1);
+        let predecessor =
+            Predecessor { segment_id: old.header.segment_id, end_position: old_end, end_offset: writer.next_offset };
+        let sequence = old.header.sequence + 1;
+        let header = new_segment_header(&self.spec, sequence, base_offset, now_ms, Some(predecessor))?;
+        let len = self.spec.segment_file_bytes().max((DATA_START + bytes).next_multiple_of(4096));
+        let reserve = if self.env.positional_appends { 0 } else { RESERVE_STEP_MIN.min(len) };
+        let persistent = !self.env.positional_appends;
+        let new = Segment::create(&*self.env.storage, &self.dir, header, len, reserve, persistent)?;
+        let new = Arc::new(new);
+        let end = position(&new, DATA_START)?;
+        let identity = new.file.identity().map_err(|source| Error::io("identify", &new.path, source))?;
+
+        old.seal(old_end);
+        self.segments.rcu(|segments| {
+            let mut segments = Vec::clone(segments);
+            segments.push(Arc::new(SegmentSlot::opened(new.clone())));
+            segments
+        });
+        {
+            let mut sync = self.sync.lock();
+            sync.unsynced.push(new.clone());
+            sync.folder_changed = true;
+        }
+        self.control.set_segment(end.sequence(), header.segment_id, identity);
+        self.publish(writer, end)?;
+        let reserved = if self.env.positional_appends { DATA_START } else { reserve };
+        self.control.set_reserved(position(&new, reserved)?);
+        *writer = Writer {
+            reserved,
+            reserve_step: RESERVE_STEP_MIN * 2,
+            scratch: std::mem::take(&mut writer.scratch),
+            ..Writer::new(new, end, base_offset, writer.last_time_ms.max(now_ms))
+        };
+        self.control.raise_next_offset(base_offset);
+        Ok(())
+    }
+
+    /// Begins a new segment now; does nothing if the active one is empty.
+    pub(crate) fn roll(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        self.check_writable()?;
+        if writer.is_empty() {
+            return Ok(());
+        }
+        let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
+        self.roll_segment(&mut writer, 0, now_ms)
+    }
+
+    /// Whether appending these records as one frame would begin a new segment.
+    pub(crate) fn must_roll_for(&self, records: &[Record<'_>]) -> Result<bool> {
+        let encoder = FrameEncoder::new(records)?;
+        let writer = self.writer.lock();
+        let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
+        Ok(self.must_roll(&writer, encoder.frame_bytes() as u64, encoder.record_count().into(), now_ms))
+    }
+
+    /// Does what the level promises for everything up to `end`.
+    fn honor(self: &Arc<Self>, durability: Option<Durability>, end: LogPosition) -> Result<()> {
+        match durability.unwrap_or(self.spec.durability) {
+            Durability::Written => Ok(()),
+            Durability::Interval(interval) => {
+                self.flush_within(interval);
+                Ok(())
+            }
+            Durability::Synced => self.sync_through(end),
+        }
+    }
+
+    /// Sees to it that a flush is due within the interval. One that is pending with a shorter one will do.
+    fn flush_within(self: &Arc<Self>, interval: Duration) {
+        let nanoseconds = u64::try_from(interval.as_nanos()).unwrap_or(NOT_PENDING - 1).min(NOT_PENDING - 1);
+        // Sequentially consistent with the flusher's reset, which comes before it looks at the published end: either
+        // it sees our frame, or we see that nothing is pending.
+        if self.pending_interval.load(Ordering::SeqCst) <= nanoseconds {
+            return;
+        }
+        if self.pending_interval.fetch_min(nanoseconds, Ordering::SeqCst) > nanoseconds {
+            if let Some(due) = Instant::now().checked_add(interval) {
+                self.env.flusher.schedule(self, due);
+            }
+        }
+    }
+
+    /// Has the ceiling raised in the background once half of the step is used.
+    fn request_ceiling(self: &Arc<Self>, next_offset: u64) {
+        let left = self.offset_ceiling.load(Ordering::Relaxed).saturating_sub(next_offset);
+        if left < OFFSET_CEILING_STEP / 2 && !self.ceiling_requested.swap(true, Ordering::AcqRel) {
+            self.env.flusher.schedule(self, Instant::now());
+        }
+    }
+}
+
+/// How many of the records go into the next frame: as many as make about [`BATCH_FRAME_BYTES`], one at least.
+fn frame_records(records: &[Record<'_>]) -> usize {
+    const _: () = assert!(BATCH_FRAME_BYTES < MAX_FRAME_BYTES);
+    let mut bytes = 0;
+    let fitting = records.iter().take(MAX_RECORDS).take_while(|record| {
+        bytes += record_bytes(record);
+        bytes <= BATCH_FRAME_BYTES
+    });
+    fitting.count().max(1)
+}

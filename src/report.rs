@@ -1,0 +1,96 @@
+//! What opening a log found, and what it did about it.
+
+use std::{fmt, path::PathBuf};
+
+use crate::partition::PartitionRecovery;
+
+/// What [`Log::open`](crate::Log::open) found, and what it did about it. From [`Log::recovery`](crate::Log::recovery).
+///
+/// ```
+/// # fn main() -> tidelog::Result<()> {
+/// # let log = tidelog::Log::options().in_memory().open("shop")?;
+/// for finding in log.recovery().findings() {
+///     eprintln!("{finding}");
+/// }
+/// for partition in log.recovery().partitions() {
+///     for event in partition.events() {
+///         eprintln!("{}-{}: {event}", partition.topic(), partition.partition());
+///     }
+/// }
+/// assert!(log.recovery().is_clean());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct RecoveryReport {
+    partitions: Vec<PartitionRecovery>,
+    findings: Vec<Finding>,
+}
+
+impl RecoveryReport {
+    /// Whether there is nothing to tell.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty() && self.partitions.iter().all(PartitionRecovery::is_clean)
+    }
+
+    /// How each partition was found, in the order of topic names and numbers; those of the log's own topics last.
+    pub fn partitions(&self) -> &[PartitionRecovery] {
+        &self.partitions
+    }
+
+    /// What concerns the log as a whole.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Takes in what opening one partition told.
+    pub(crate) fn add_partition(&mut self, recovery: PartitionRecovery) {
+        self.partitions.push(recovery);
+    }
+
+    pub(crate) fn add(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+}
+
+/// One thing that opening a log found. More may come. Its `Display` is a sentence.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// There were topics, but `tidelog.meta` was missing; it was written anew.
+    MissingMeta {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder of a partition that no topic has: its topic's file is gone, or has fewer partitions. It isn't
+    /// touched. A topic of that name can't be created as long as the folder holds records.
+    OrphanedFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder of a topic's partition was gone. The partition was made anew, and is empty.
+    MissingFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Committed offsets were damaged: the groups whose latest commits are lost go on from earlier ones.
+    DamagedCommits {
+        /// The damage: file, position and offsets.
+        detail: String,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingMeta { path } => write!(f, "{} was missing and was written anew", path.display()),
+            Self::OrphanedFolder { path } => write!(f, "{} belongs to no topic", path.display()),
+            Self::MissingFolder { path } => {
+                write!(f, "{} was missing; its partition was made anew, without records", path.display())
+            }
+            Self::DamagedCommits { detail } => {
+                write!(f, "committed offsets may be lost, groups go on from earlier ones: {detail}")
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Calls on files that differ from one system to another: reservation, writeback, holes, identity, folders, maps.
+//!
+//! Each function stands here once for each family of systems, under the same name and with the same meaning; the
+//! caller knows none of the differences. Any thread may call any of them.
+
+use std::{fs, io, ops::Range, path::Path, sync::Arc};
+
+use memmap2::MmapRaw;
+
+use super::super::FileIdentity;
+
+/// Makes an open answer at once also for a pipe without another end, and keeps a terminal from becoming ours. Neither
+/// means anything for a regular file.
+#[cfg(unix)]
+pub(super) fn never_wait(options: &mut fs::OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+}
+
+#[cfg(not(unix))]
+pub(super) fn never_wait(_options: &mut fs::OpenOptions) {}
+
+/// One read, which may be short or interrupted.
+#[cfg(unix)]
+pub(super) fn read_some_at(file: &fs::File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, position)
+}
+
+#[cfg(windows)]
+pub(super) fn read_some_at(file: &fs::File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, position)
+}
+
+/// Writes everything.
+#[cfg(unix)]
+pub(super) fn write_all_at(file: &fs::File, bytes: &[u8], position: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, position)
+}
+
+#[cfg(windows)]
+pub(super) fn write_all_at(file: &fs::File, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, bytes, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                position += written as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Gives a range within the file's length blocks of its own.
+#[cfg(target_os = "linux")]
+pub(super) fn reserve(file: &fs::File, range: Range<u64>) -> io::Result<()> {
+    use rustix::{
+        fs::{FallocateFlags, fallocate},
+        io::{Errno, retry_on_intr},
+    };
+    let len = range.end - range.start;
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), range.start, len)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill_holes(file, range),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// No call does it for a range in the middle of a file here.
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(super) fn reserve(file: &fs::File, range: Range<u64>) -> io::Result<()> {
+    fill_holes(file, range)
+}
+
+/// A file that isn't marked sparse (ours never are) got its clusters with its length.
+#[cfg(windows)]
+pub(super) fn reserve(_file: &fs::File, _range: Range<u64>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Gives a range blocks by writing zeros into its holes, which read as zeros before and after.
+///
+/// Where the file system knows of data nothing is written, so contents stay, also those of a page that somebody
+/// stores into through a map meanwhile: the seam's rule is that nobody does so in an unreserved range. A file system
+/// that keeps holes but doesn't tell where they are (it calls everything data) is left as it is: there, as on a
+/// copy-on-write one, writing through a map is not safe from a full disk.
+#[cfg(any(unix, test))]
+pub(super) fn fill_holes(file: &fs::File, range: Range<u64>) -> io::Result<()> {
+    const ZEROS: &[u8] = &[0; 64 << 10];
+    let mut position = range.start;
+    while position < range.end {
+        let data = next_data(file, position)?.map_or(range.end, |data| data.min(range.end));
+        while position < data {
+            let step = (data - position).min(ZEROS.len() as u64);
+            write_all_at(file, &ZEROS[..step as usize], position)?;
+            position += step;
+        }
+        if position < range.end {
+            position = next_hole(file, position)?.max(position + 1);
+        }
+    }
+    Ok(())
+}
+
+/// Begins to write a range's dirty pages without waiting.
+#[cfg(target_os = "linux")]
+pub(super) fn start_writeback(file: &fs::File, range: Range<u64>) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let signed = |value: u64| i64::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let (start, len) = (signed(range.start)?, signed(range.end - range.start)?);
+    loop {
+        // SAFETY: the call takes a file descriptor, which is open as long as `file` is borrowed, and three numbers.
+        let answer = unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
+        if answer == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            // A hint that the system doesn't know.
+            Some(libc::ENOSYS) => return Ok(()),
+            _ => return Err(error),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn start_writeback(_file: &fs::File, _range: Range<u64>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes a folder's names durable.
+#[cfg(unix)]
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?.sync_all()
+}
+
+/// There is no such call here; NTFS writes changes of names to its journal in order.
+#[cfg(windows)]
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    if !fs::metadata(path)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(())
+}
+
+/// The first position from `position` on that may hold data; `None` behind the last.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub(super) fn next_data(file: &fs::File, position: u64) -> io::Result<Option<u64>> {
+    use rustix::{
+        fs::{SeekFrom, seek},
+        io::Errno,
+    };
+    match seek(file, SeekFrom::Data(position)) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => everything_is_data(file, position),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+pub(super) fn next_data(file: &fs::File, position: u64) -> io::Result<Option<u64>> {
+    everything_is_data(file, position)
+}
+
+/// The answer where holes aren't known.
+fn everything_is_data(file: &fs::File, position: u64) -> io::Result<Option<u64>> {
+    Ok((position < file.metadata()?.len()).then_some(position))
+}
+
+/// The first position from `position` on that is a hole; the end of the file is one.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn next_hole(file: &fs::File, position: u64) -> io::Result<u64> {
+    use rustix::{
+        fs::{SeekFrom, seek},
+        io::Errno,
+    };
+    match seek(file, SeekFrom::Hole(position)) {
+        Ok(found) => Ok(found),
+        Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(file.metadata()?.len()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(all(any(unix, test), not(any(target_os = "linux", target_os = "macos"))))]
+fn next_hole(file: &fs::File, _position: u64) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
+}
+
+/// Who a file is; `None` if the kernel or the file system lacks any part of the answer.
+#[cfg(target_os = "linux")]
+pub(super) fn identity(file: &fs::File) -> io::Result<Option<FileIdentity>> {
+    use rustix::{
+        fs::{AtFlags, StatxFlags, makedev, statx},
+        io::{Errno, retry_on_intr},
+    };
+    /// `STATX_MNT_ID_UNIQUE`, since Linux 6.8.
+    const MOUNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    let wanted = StatxFlags::INO | StatxFlags::BTIME | MOUNT_ID_UNIQUE;
+    let Some(boot_id) = boot_id() else { return Ok(None) };
+    let found = match retry_on_intr(|| statx(file, c"", AtFlags::EMPTY_PATH, wanted)) {
+        Ok(found) => found,
+        // Kernels before 4.11, and sandboxes that don't know the call, refuse it.
+        Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if !StatxFlags::from_bits_retain(found.stx_mask).contains(wanted) {
+        return Ok(None);
+    }
+    Ok(Some(FileIdentity {
+        boot_id,
+        mount_id: found.stx_mnt_id,
+        device: makedev(found.stx_dev_major, found.stx_dev_minor),
+        inode: found.stx_ino,
+        birth_ns: i128::from(found.stx_btime.tv_sec) * 1_000_000_000 + i128::from(found.stx_btime.tv_nsec),
+    }))
+}
+
+/// No call tells one mount from the next here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn identity(_file: &fs::File) -> io::Result<Option<FileIdentity>> {
+    Ok(None)
+}
+
+/// The number that the kernel drew at boot, read once.
+#[cfg(target_os = "linux")]
+fn boot_id() -> Option<[u8; 16]> {
+    static BOOT_ID: std::sync::OnceLock<Option<[u8; 16]>> = std::sync::OnceLock::new();
+    *BOOT_ID.get_or_init(|| parse_uuid(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim()))
+}
+
+/// The bytes of 32 hexadecimal digits with dashes between them.
+#[cfg(target_os = "linux")]
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|&digit| digit != '-').collect();
+    // `from_str_radix` alone would take a sign.
+    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) || digits.len() != 32 {
+        return None;
+    }
+    Some(u128::from_str_radix(&digits, 16).ok()?.to_be_bytes())
+}
+
+/// A handle's living maps, where a sync of the file doesn't promise to take stores through them along. On Linux it
+/// does, and this is nothing.
+#[derive(Debug, Default)]
+pub(super) struct Maps {
+    #[cfg(not(target_os = "linux"))]
+    alive: parking_lot::Mutex<Vec<std::sync::Weak<MmapRaw>>>,
+}
+
+#[cfg(target_os = "linux")]
+impl Maps {
+    pub(super) fn remember(&self, _map: &Arc<MmapRaw>) {}
+
+    pub(super) fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Maps {
+    pub(super) fn remember(&self, map: &Arc<MmapRaw>) {
+        let mut alive = self.alive.lock();
+        alive.retain(|map| map.strong_count() > 0);
+        alive.push(Arc::downgrade(map));
+    }
+
+    /// Hands what was stored through the maps to the file. The lock isn't held over the calls, which take long.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        let alive: Vec<_> = self.alive.lock().iter().filter_map(std::sync::Weak::upgrade).collect();
+        alive.iter().try_for_each(|map| map.flush())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_id_is_sixteen_bytes() {
+        let id = parse_uuid("00010203-0405-0607-0809-0a0b0c0d0e0f");
+        assert_eq!(id, Some([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]));
+        for odd in ["", "0001", "+0010203-0405-0607-0809-0a0b0c0d0e0f", "g0010203-0405-0607-0809-0a0b0c0d0e0f"] {
+            assert_eq!(parse_uuid(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Which operations are to fail, and which there were. For this crate's tests; in other builds it is nothing.
+//!
+//! # Invariant
+//! An operation that is made to fail changes nothing.
+//!
+//! # Thread safety
+//! Any thread may call anything. The plan's lock isn't held while an operation runs, so what several threads do at
+//! once is written down in the order in which it ended.
+
+use std::{io, path::PathBuf};
+
+/// What changes something, or may fail where something was going to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Operation {
+    /// `create_dir_all`, also of folders that exist.
+    CreateDir,
+    /// `open` that creates or empties.
+    Create,
+    SetLen,
+    Write,
+    Reserve,
+    StartWriteback,
+    SyncData,
+    SyncAll,
+    Map,
+    /// `rename`; its path is the new one.
+    Rename,
+    RemoveFile,
+    /// `remove_dir_all`.
+    RemoveDir,
+    SyncDir,
+    /// `lock_exclusive`, also of a lock that is held.
+    Lock,
+}
+
+/// The plan of failures, and the trace.
+#[derive(Default)]
+pub(super) struct Faults {
+    #[cfg(test)]
+    plan: parking_lot::Mutex<plan::Plan>,
+}
+
+#[cfg(not(test))]
+impl Faults {
+    /// Runs the operation.
+    pub(super) fn run<T>(
+        &self,
+        _operation: Operation,
+        _path: impl FnOnce() -> PathBuf,
+        body: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        body()
+    }
+}
+
+#[cfg(test)]
+pub(crate) use plan::{Performed, Repeat};
+
+#[cfg(test)]
+mod plan {
+    use std::path::Path;
+
+    use super::*;
+
+    /// How long what began to fail goes on failing.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Repeat {
+        Once,
+        /// Until [`heal`](super::super::SimStorage::heal).
+        Forever,
+    }
+
+    /// An operation that there was.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct Performed {
+        pub(crate) operation: Operation,
+        pub(crate) path: PathBuf,
+        /// A sync that failed has made nothing durable, and none that follows makes durable what it was to.
+        pub(crate) succeeded: bool,
+    }
+
+    /// Picks operations to fail.
+    type Choose = Box<dyn FnMut(Operation, &Path) -> Option<io::ErrorKind> + Send>;
+
+    #[derive(Default)]
+    pub(super) struct Plan {
+        nth: Option<Nth>,
+        choose: Option<Choose>,
+        failing_syncs: u64,
+        operations: u64,
+        trace: Vec<Performed>,
+    }
+
+    struct Nth {
+        /// Operations that still succeed.
+        before: u64,
+        kind: io::ErrorKind,
+        repeat: Repeat,
+    }
+
+    impl Plan {
+        /// Counts an operation; an error if it is to fail.
+        fn begin(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+            self.operations += 1;
+            if let Some(kind) = self.nth_failure().or_else(|| self.choose.as_mut()?(operation, path)) {
+                return Err(io::Error::new(kind, format!("simulated failure of {operation:?}")));
+            }
+            if matches!(operation, Operation::SyncData | Operation::SyncAll) && self.failing_syncs > 0 {
+                if self.failing_syncs != u64::MAX {
+                    self.failing_syncs -= 1;
+                }
+                return Err(io::Error::other("simulated failure of the device"));
+            }
+            Ok(())
+        }
+
+        fn nth_failure(&mut self) -> Option<io::ErrorKind> {
+            let nth = self.nth.as_mut()?;
+            if nth.before > 0 {
+                nth.before -= 1;
+                return None;
+            }
+            let kind = nth.kind;
+            if nth.repeat == Repeat::Once {
+                self.nth = None;
+            }
+            Some(kind)
+        }
+    }
+
+    impl Faults {
+        /// Runs the operation unless it is to fail, and writes it down.
+        pub(in super::super) fn run<T>(
+            &self,
+            operation: Operation,
+            path: impl FnOnce() -> PathBuf,
+            body: impl FnOnce() -> io::Result<T>,
+        ) -> io::Result<T> {
+            let path = path();
+            let planned = self.plan.lock().begin(operation, &path);
+            let outcome = planned.and_then(|()| body());
+            self.plan.lock().trace.push(Performed { operation, path, succeeded: outcome.is_ok() });
+            outcome
+        }
+
+        pub(in super::super) fn fail_nth(&self, n: u64, kind: io::ErrorKind, repeat: Repeat) {
+            self.plan.lock().nth = Some(Nth { before: n.saturating_sub(1), kind, repeat });
+        }
+
+        pub(in super::super) fn fail_if(&self, choose: Choose) {
+            self.plan.lock().choose = Some(choose);
+        }
+
+        pub(in super::super) fn fail_syncs(&self, count: u64) {
+            self.plan.lock().failing_syncs = count;
+        }
+
+        pub(in super::super) fn heal(&self) {
+            let mut plan = self.plan.lock();
+            plan.nth = None;
+            plan.choose = None;
+            plan.failing_syncs = 0;
+        }
+
+        pub(in super::super) fn operations(&self) -> u64 {
+            self.plan.lock().operations
+        }
+
+        pub(in super::super) fn take_trace(&self) -> Vec<Performed> {
+            std::mem::take(&mut self.plan.lock().trace)
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! A topic and its partitions, as a program uses them.
+//!
+//! # Invariants
+//! - Handles ([`Topic`], [`Partition`]) hold a keepalive, so that the log stays open while any of them lives.
+//!   [`TopicState`], which the log itself holds, doesn't: there is no cycle.
+//! - Nothing of a batch is appended before all of it was checked.
+//!
+//! # Thread safety
+//! Any thread may call anything.
+
+use std::{any::Any, fmt, ops::Range, sync::Arc};
+
+use crate::{
+    config::{Durability, TopicConfig},
+    error::{Error, Repr, Result},
+    partition::PartitionLog,
+    partitioner::{DefaultPartitioner, Partitioner},
+    place::{Appended, AppendedRange},
+    record::Record,
+};
+
+/// Keeps the log open, whatever it is, as long as a handle lives.
+pub(crate) type Keepalive = Arc<dyn Any + Send + Sync>;
+
+/// What all handles of one topic share.
+pub(crate) struct TopicState {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: u128,
+    pub(crate) config: TopicConfig,
+    /// By number; as many as the configuration says.
+    pub(crate) partitions: Vec<Arc<PartitionLog>>,
+    /// Shared, so that keyless records of all handles stay together.
+    pub(crate) partitioner: DefaultPartitioner,
+}
+
+impl TopicState {
+    /// The partition's log; kind `UnknownPartition`.
+    pub(crate) fn partition(&self, number: u32) -> Result<&Arc<PartitionLog>> {
+        self.partitions.get(number as usize).ok_or_else(|| {
+            Repr::UnknownPartition { topic: self.name.to_string(), partition: number, count: self.config.partitions }
+                .into()
+        })
+    }
+}
+
+/// Calls `each` on all partitions, whatever fails; answers the first error.
+pub(crate) fn for_all(partitions: &[Arc<PartitionLog>], each: impl Fn(&PartitionLog) -> Result<()>) -> Result<()> {
+    partitions.iter().map(|partition| each(partition)).fold(Ok(()), Result::and)
+}
+
+/// A named topic: records go to its partitions, by key. Cheap to clone; any thread may use it.
+///
+/// A topic keeps its log open, also when the [`Log`](crate::Log) was dropped. After
+/// [`Log::close`](crate::Log::close), everything that appends or reads answers kind
+/// [`Closed`](crate::ErrorKind::Closed).
+///
+/// # When an append may block
+/// Most appends are a copy into memory. Now and then one waits: for other threads that append to the same partition;
+/// to reserve space in the file (about every 64 KiB to a few MiB); to begin a new segment; and for the device when
+/// numbers for new records have to be reserved there, which is done ahead in the background. With
+/// [`Durability::Synced`], each waits for the device.
+#[derive(Clone)]
+pub struct Topic {
+    state: Arc<TopicState>,
+    /// The user's own, if there is one.
+    partitioner: Option<Arc<dyn Partitioner>>,
+    keepalive: Keepalive,
+}
+
+impl Topic {
+    pub(crate) fn new(state: Arc<TopicState>, keepalive: Keepalive) -> Self {
+        Self { state, partitioner: None, keepalive }
+    }
+
+    pub(crate) fn state(&self) -> &Arc<TopicState> {
+        &self.state
+    }
+
+    pub(crate) fn keepalive(&self) -> &Keepalive {
+        &self.keepalive
+    }
+
+    /// The topic's name.
+    pub fn name(&self) -> &str {
+        &self.state.name
+    }
+
+    /// The number of partitions. They are numbered from 0 on.
+    pub fn partitions(&self) -> u32 {
+        self.state.config.partitions
+    }
+
+    /// One partition, to append to or read from directly.
+    ///
+    /// # Errors
+    /// [`UnknownPartition`](crate::ErrorKind::UnknownPartition) if there is none of that number.
+    pub fn partition(&self, number: u32) -> Result<Partition> {
+        let log = self.state.partition(number)?.clone();
+        Ok(Partition { log, keepalive: self.keepalive.clone() })
+    }
+
+    /// A handle of the same topic whose records go where `partitioner` says, unless they name a partition
+    /// themselves. Other handles aren't affected.
+    pub fn with_partitioner(&self, partitioner: impl Partitioner + 'static) -> Topic {
+        Topic { partitioner: Some(Arc::new(partitioner)), ..self.clone() }
+    }
+
+    /// Appends a record with the topic's durability; answers where it went.
+    ///
+    /// The partition is the record's own ([`Record::partition`]), else that of its key, else the one at which keyless
+    /// records are at the moment. See [above](Topic#when-an-append-may-block) for when this may block.
+    ///
+    /// # Errors
+    /// - [`RecordTooLarge`](crate::ErrorKind::RecordTooLarge), [`UnknownPartition`](crate::ErrorKind::UnknownPartition):
+    ///   nothing was appended.
+    /// - [`StorageFull`](crate::ErrorKind::StorageFull): nothing was appended; appends succeed again once there is
+    ///   space.
+    /// - [`Io`](crate::ErrorKind::Io), [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed, now or
+    ///   earlier; with [`Durability::Synced`] the record may have been appended.
+    /// - [`Closed`](crate::ErrorKind::Closed).
+    pub fn append(&self, record: Record<'_>) -> Result<Appended> {
+        self.append_record(&record, None)
+    }
+
+    /// As [`append`](Topic::append), with a durability for this one record.
+    ///
+    /// # Errors
+    /// Those of `append`, and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an interval below 1 ms.
+    pub fn append_with(&self, record: Record<'_>, durability: Durability) -> Result<Appended> {
+        durability.validate()?;
+        self.append_record(&record, Some(durability))
+    }
+
+    /// Appends records, in order within each partition; answers the ranges of offsets that they took.
+    ///
+    /// Of the records that go to one partition, each 65,535 (or as many as fit a segment) are written and read all or
+    /// nothing. Size and partition of every record are checked before the first one is appended.
+    ///
+    /// ```
+    /// # use tidelog::{Log, Record, TopicConfig};
+    /// # fn main() -> tidelog::Result<()> {
+    /// # let log = Log::options().in_memory().open("shop")?;
+    /// let orders = log.create_topic("orders", TopicConfig::with_partitions(1))?;
+    /// let ranges = orders.append_batch((0..100).map(|i| Record::new(format!("order {i}"))))?;
+    /// assert_eq!(ranges.iter().map(|range| range.offsets.end - range.offsets.start).sum::<u64>(), 100);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`append`](Topic::append). What had been appended when a later part failed is told by
+    /// [`Error::appended`](crate::Error::appended).
+    pub fn append_batch<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Result<Vec<AppendedRange>> {
+        self.append_records(records.into_iter().collect(), None)
+    }
+
+    /// As [`append_batch`](Topic::append_batch), with a durability for these records.
+    ///
+    /// # Errors
+    /// Those of `append_batch`, and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an interval below 1 ms.
+    pub fn append_batch_with<'a>(
+        &self,
+        records: impl IntoIterator<Item = Record<'a>>,
+        durability: Durability,
+    ) -> Result<Vec<AppendedRange>> {
+        durability.validate()?;
+        self.append_records(records.into_iter().collect(), Some(durability))
+    }
+
+    /// Returns when everything that was appended to the topic before is on the device, whatever its durability.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) and [`Poisoned`](crate::ErrorKind::Poisoned) for a sync that failed, now or
+    /// earlier; [`Closed`](crate::ErrorKind::Closed). All partitions are tried, the first error is answered.
+    pub fn flush(&self) -> Result<()> {
+        for_all(&self.state.partitions, PartitionLog::flush)
+    }
+
+    fn append_record(&self, record: &Record<'_>, durability: Option<Durability>) -> Result<Appended> {
+        let partition = self.choose(record);
+        let offset = self.state.partition(partition)?.append(record, durability)?;
+        Ok(Appended { partition, offset })
+    }
+
+    fn append_records(&self, records: Vec<Record<'_>>, durability: Option<Durability>) -> Result<Vec<AppendedRange>> {
+        let mut placed = Vec::with_capacity(records.len());
+        for record in records {
+            let partition = self.choose(&record);
+            self.state.partition(partition)?.check_record(&record)?;
+            placed.push((partition, record));
+        }
+        placed.sort_by_key(|&(partition, _)| partition); // stable: keeps the order within a partition
+        let (numbers, records): (Vec<u32>, Vec<Record<'_>>) = placed.into_iter().unzip();
+
+        let mut appended = Vec::new();
+        let mut rest = records.as_slice();
+        for run in numbers.chunk_by(u32::eq) {
+            let (records, behind) = rest.split_at(run.len());
+            rest = behind;
+            let partition = run[0]; // `chunk_by` makes no empty chunks
+            append_to(self.state.partition(partition)?, records, durability, &mut appended)
+                .map_err(|error| error.after_appending(appended.clone()))?;
+        }
+        Ok(appended)
+    }
+
+    /// The number of the partition that `record` belongs to; may be one that isn't there.
+    fn choose(&self, record: &Record<'_>) -> u32 {
+        match (record.explicit_partition(), &self.partitioner) {
+            (Some(partition), _) => partition,
+            (None, Some(own)) => own.partition(record, self.partitions()),
+            (None, None) => self.state.partitioner.partition(record, self.partitions()),
+        }
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topic")
+            .field("name", &self.name())
+            .field("partitions", &self.partitions())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Appends records to one partition; adds the ranges that were appended to `appended`, also when it fails midway.
+fn append_to(
+    partition: &Arc<PartitionLog>,
+    records: &[Record<'_>],
+    durability: Option<Durability>,
+    appended: &mut Vec<AppendedRange>,
+) -> Result<()> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let outcome = partition.append_batch(records, durability, &mut ranges);
+    let number = partition.spec().number;
+    appended.extend(ranges.into_iter().map(|offsets| AppendedRange { partition: number, offsets }));
+    outcome
+}
+
+/// One partition of a topic: an ordered sequence of records. Cheap to clone; any thread may use it.
+///
+/// It keeps its log open, as a [`Topic`] does.
+#[derive(Clone)]
+pub struct Partition {
+    log: Arc<PartitionLog>,
+    keepalive: Keepalive,
+}
+
+impl Partition {
+    pub(crate) fn log(&self) -> &Arc<PartitionLog> {
+        &self.log
+    }
+
+    pub(crate) fn keepalive(&self) -> &Keepalive {
+        &self.keepalive
+    }
+
+    /// The name of its topic.
+    pub fn topic(&self) -> &str {
+        &self.log.spec().topic
+    }
+
+    /// Its number in the topic.
+    pub fn number(&self) -> u32 {
+        self.log.spec().number
+    }
+
+    /// Appends a record here, whatever its key is; answers where it went.
+    ///
+    /// # Errors
+    /// Those of [`Topic::append`]; [`UnknownPartition`](crate::ErrorKind::UnknownPartition) if the record names
+    /// another partition.
+    pub fn append(&self, record: Record<'_>) -> Result<Appended> {
+        self.append_record(&record, None)
+    }
+
+    /// As [`append`](Partition::append), with a durability for this one record.
+    ///
+    /// # Errors
+    /// Those of `append`, and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an interval below 1 ms.
+    pub fn append_with(&self, record: Record<'_>, durability: Durability) -> Result<Appended> {
+        durability.validate()?;
+        self.append_record(&record, Some(durability))
+    }
+
+    /// Appends records here, in order. See [`Topic::append_batch`].
+    ///
+    /// # Errors
+    /// Those of [`append`](Partition::append). What had been appended when a later part failed is told by
+    /// [`Error::appended`](crate::Error::appended).
+    pub fn append_batch<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Result<Vec<AppendedRange>> {
+        let records: Vec<Record<'a>> = records.into_iter().collect();
+        for record in &records {
+            self.check_partition(record)?;
+            self.log.check_record(record)?;
+        }
+        let mut appended = Vec::new();
+        append_to(&self.log, &records, None, &mut appended)
+            .map_err(|error: Error| error.after_appending(appended.clone()))?;
+        Ok(appended)
+    }
+
+    /// Returns when everything that was appended here before is on the device, whatever its durability.
+    ///
+    /// # Errors
+    /// Those of [`Topic::flush`].
+    pub fn flush(&self) -> Result<()> {
+        self.log.flush()
+    }
+
+    /// The log start offset: the earliest that can be read.
+    pub fn start_offset(&self) -> u64 {
+        self.log.start_offset()
+    }
+
+    /// The log end offset: greater than that of every record that is there, and where [`Start::Latest`] begins.
+    ///
+    /// [`Start::Latest`]: crate::Start::Latest
+    pub fn end_offset(&self) -> u64 {
+        self.log.end_offset()
+    }
+
+    /// The durable offset: records below it are on the device.
+    pub fn durable_offset(&self) -> u64 {
+        self.log.durable_offset()
+    }
+
+    fn append_record(&self, record: &Record<'_>, durability: Option<Durability>) -> Result<Appended> {
+        self.check_partition(record)?;
+        Ok(Appended { partition: self.number(), offset: self.log.append(record, durability)? })
+    }
+
+    /// A record that names another partition was handed to the wrong one.
+    fn check_partition(&self, record: &Record<'_>) -> Result<()> {
+        match record.explicit_partition() {
+            Some(partition) if partition != self.number() => {
+                Err(Repr::OtherPartition { topic: self.topic().into(), partition: self.number(), asked: partition }
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partition")
+            .field("topic", &self.topic())
+            .field("number", &self.number())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,229 @@
+use super::*;
+use crate::{
+    clock::Clock,
+    error::ErrorKind,
+    partition::Flusher,
+    record::Record,
+    storage::{
+        OpenMode, Storage,
+        sim::{Repeat, SimStorage},
+    },
+};
+
+/// A disk, and the log's background thread.
+struct Bench {
+    storage: SimStorage,
+    flusher: Arc<Flusher>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let storage = SimStorage::default();
+        storage.create_dir_all(Path::new("/log")).unwrap();
+        Self { storage, flusher: Flusher::start().unwrap() }
+    }
+
+    fn open(&self) -> Result<(Topics, RecoveryReport)> {
+        let env = Environment {
+            storage: Arc::new(self.storage.clone()),
+            clock: Clock::System,
+            flusher: self.flusher.clone(),
+            positional_appends: false,
+        };
+        let mut report = RecoveryReport::default();
+        Topics::open(env, Path::new("/log"), &LogOptions::default(), &mut report).map(|topics| (topics, report))
+    }
+
+    fn write(&self, path: &str, bytes: &[u8]) {
+        let file = self.storage.open(Path::new(path), OpenMode::Truncate).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.storage.entry_kind(Path::new(path)).unwrap().is_some()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.flusher.stop();
+    }
+}
+
+fn config(partitions: u32) -> TopicConfig {
+    TopicConfig::with_partitions(partitions)
+}
+
+#[test]
+fn names_of_folders_are_split_at_the_last_hyphen() {
+    assert_eq!(split_folder_name("orders-0"), Some(("orders", 0)));
+    assert_eq!(split_folder_name("a-1-17"), Some(("a-1", 17)));
+    assert_eq!(split_folder_name("__offsets-0"), Some(("__offsets", 0)));
+    for other in ["orders", "orders-", "-0", "orders-01", "orders-+1", "orders-x", "or ders-1", "orders-4294967296"] {
+        assert_eq!(split_folder_name(other), None, "{other}");
+    }
+}
+
+#[test]
+fn a_topic_is_there_again_with_its_id_and_options() {
+    let bench = Bench::new();
+    let (topics, _) = bench.open().unwrap();
+    let options = config(3).segment_bytes(1 << 20).max_record_bytes(500).segment_age(std::time::Duration::from_secs(9));
+    let created = topics.create("orders", options.clone()).unwrap();
+    topics.close().unwrap();
+
+    let (topics, report) = bench.open().unwrap();
+    let found = topics.get("orders").unwrap();
+    assert_eq!((found.id, &found.config), (created.id, &options));
+    assert_eq!(found.partitions.len(), 3);
+    let spec = found.partitions[2].spec();
+    assert_eq!(
+        (spec.number, spec.segment_bytes, spec.segment_ms, spec.max_record_bytes),
+        (2, 1 << 20, Some(9000), 500)
+    );
+    assert!(report.is_clean(), "{report:?}");
+    assert_ne!(topics.create("other", config(1)).unwrap().id, created.id);
+}
+
+#[test]
+fn damage_of_a_topics_file_is_told_with_its_name() {
+    let id = "0123456789abcdef0123456789abcdef";
+    for text in [
+        String::new(),
+        "garbage".into(),
+        format!(r#"{{"topic_id": "{id}", "config": {{"partitions": 1}}}}"#),
+        r#"{"format_version": 1, "config": {"partitions": 1}}"#.into(),
+        format!(r#"{{"format_version": 1, "topic_id": "{id}"}}"#),
+        format!(r#"{{"format_version": 1, "topic_id": "{id}", "config": {{}}}}"#),
+        format!(r#"{{"format_version": 1, "topic_id": "{id}", "config": {{"partitions": 0}}}}"#),
+        format!(r#"{{"format_version": 1, "topic_id": "{}", "config": {{"partitions": 1}}}}"#, &id[1..]),
+        format!(r#"{{"format_version": 1, "topic_id": "+{}", "config": {{"partitions": 1}}}}"#, &id[1..]),
+    ] {
+        let bench = Bench::new();
+        bench.storage.create_dir_all(Path::new("/log/topics")).unwrap();
+        bench.write("/log/topics/orders.json", text.as_bytes());
+        let error = bench.open().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corruption, "{text}");
+        assert_eq!(error.path(), Some(Path::new("/log/topics/orders.json")));
+    }
+}
+
+#[test]
+fn a_newer_version_of_a_topics_file_is_refused() {
+    let bench = Bench::new();
+    bench.storage.create_dir_all(Path::new("/log/topics")).unwrap();
+    bench.write("/log/topics/orders.json", br#"{"format_version": 2, "shape": "unknown"}"#);
+    let error = bench.open().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnsupportedFormat);
+    assert_eq!(error.path(), Some(Path::new("/log/topics/orders.json")));
+}
+
+#[test]
+fn a_missing_folder_is_made_anew_and_told() {
+    let bench = Bench::new();
+    let (topics, _) = bench.open().unwrap();
+    topics.create("orders", config(2)).unwrap();
+    topics.close().unwrap();
+    drop(topics);
+    bench.storage.remove_dir_all(Path::new("/log/orders-1")).unwrap();
+
+    let (topics, report) = bench.open().unwrap();
+    let expected = Finding::MissingFolder { path: "/log/orders-1".into() };
+    assert!(report.findings().contains(&expected), "{report:?}");
+    let partition = topics.get("orders").unwrap().partition(1).unwrap().clone();
+    partition.append(&Record::new("tea"), None).unwrap();
+}
+
+#[test]
+fn leftovers_of_a_creation_are_removed_by_the_next_one() {
+    let bench = Bench::new();
+    let (topics, _) = bench.open().unwrap();
+    let first = topics.create("orders", config(3)).unwrap();
+    topics.close().unwrap();
+    drop(topics);
+    // As if it had been killed before the file was renamed into place.
+    bench.storage.remove_file(Path::new("/log/topics/orders.json")).unwrap();
+    bench.write("/log/topics/topic-0123.tmp", b"{");
+
+    let (topics, report) = bench.open().unwrap();
+    assert!(!bench.exists("/log/topics/topic-0123.tmp"));
+    let orphans = (0..3).map(|n| Finding::OrphanedFolder { path: format!("/log/orders-{n}").into() });
+    assert_eq!(report.findings(), orphans.collect::<Vec<_>>());
+    let second = topics.create("orders", config(2)).unwrap();
+    assert_ne!(first.id, second.id);
+    assert!(!bench.exists("/log/orders-2"));
+    second.partitions[1].append(&Record::new("tea"), None).unwrap();
+}
+
+#[test]
+fn folders_with_records_are_refused_and_stay() {
+    let bench = Bench::new();
+    let (topics, _) = bench.open().unwrap();
+    let topic = topics.create("orders", config(2)).unwrap();
+    topic.partitions[1].append(&Record::new("tea"), None).unwrap();
+    topics.close().unwrap();
+    drop((topic, topics));
+    bench.storage.remove_file(Path::new("/log/topics/orders.json")).unwrap();
+
+    let (topics, report) = bench.open().unwrap();
+    assert_eq!(report.findings().len(), 2);
+    for config in [config(2), config(1)] {
+        let error = topics.create("orders", config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corruption);
+        assert_eq!(error.path(), Some(Path::new("/log/orders-1")));
+    }
+    assert!(bench.exists("/log/orders-0") && bench.exists("/log/orders-1"));
+    assert!(!bench.exists("/log/topics/orders.json"));
+}
+
+#[test]
+fn a_folder_that_holds_something_else_is_refused_and_stays() {
+    let bench = Bench::new();
+    bench.storage.create_dir_all(Path::new("/log/photos-2024")).unwrap();
+    bench.write("/log/photos-2024/beach.jpg", b"");
+    let (topics, _) = bench.open().unwrap();
+    assert_eq!(topics.create("photos", config(1)).unwrap_err().kind(), ErrorKind::Corruption);
+    assert!(bench.exists("/log/photos-2024/beach.jpg"));
+}
+
+#[test]
+fn a_creation_that_fails_anywhere_leaves_nothing_and_can_be_repeated() {
+    for n in 1.. {
+        let bench = Bench::new();
+        let (topics, _) = bench.open().unwrap();
+        bench.storage.fail_nth(n, std::io::ErrorKind::Other, Repeat::Once);
+        let outcome = topics.create("orders", config(2));
+        bench.storage.heal();
+        let Err(error) = outcome else {
+            assert!(n > 5, "nothing failed");
+            return;
+        };
+        assert_eq!(error.kind(), ErrorKind::Io, "{n}: {error}");
+        assert_eq!(topics.names(), [""; 0]);
+        assert_eq!(topics.get("orders").unwrap_err().kind(), ErrorKind::UnknownTopic);
+        let topic = topics.create("orders", config(2)).unwrap_or_else(|error| panic!("{n}: {error}"));
+        topic.partitions[1].append(&Record::new("tea"), None).unwrap();
+        topics.close().unwrap();
+        drop((topic, topics));
+        let (topics, report) = bench.open().unwrap();
+        assert!(report.findings().is_empty(), "{n}: {report:?}");
+        assert_eq!(topics.get("orders").unwrap().partitions[1].end_offset(), 1);
+    }
+}
+
+#[test]
+fn the_logs_own_topics_are_not_for_users() {
+    let bench = Bench::new();
+    let (topics, _) = bench.open().unwrap();
+    let mut report = RecoveryReport::default();
+    let first = topics.open_internal("__offsets", config(1), &mut report).unwrap();
+    assert_eq!(topics.names(), [""; 0]);
+    assert_eq!(topics.get("__offsets").unwrap_err().kind(), ErrorKind::InvalidName);
+    assert_eq!(topics.ensure("__offsets", config(1)).unwrap_err().kind(), ErrorKind::InvalidName);
+    topics.close().unwrap();
+
+    let (topics, mut report) = bench.open().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let second = topics.open_internal("__offsets", config(1), &mut report).unwrap();
+    assert_eq!(first.id, second.id);
+}
