@@ -10,7 +10,7 @@ use tidelog::{Consumer, RecordRef};
 
 use crate::{
     Result,
-    events::{self, DEAD_LETTERS, Event, Invoice, ORDERS, PAYMENTS, REFUNDS, SHIPMENTS},
+    events::{DEAD_LETTERS, Event, Invoice, ORDERS, PAYMENTS, REFUNDS, SHIPMENTS},
     intake,
     lines::LineSet,
     service::{self, PATIENCE, Report},

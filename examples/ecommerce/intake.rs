@@ -43,64 +43,55 @@ pub(crate) fn add_lines(record: &RecordRef<'_>, lines: &mut LineSet) -> Result<(
 }
 
 /// Takes in all lines that weren't taken yet, then closes the topics.
-pub(crate) fn run(shop: &Shop<'_>, intake: Intake) -> Result<Report> {
-    let mut desk = Desk::open(shop, &intake)?;
-    let progress = &intake.progress;
-    match intake.files {
+pub(crate) fn run(shop: &Shop<'_>, intake: &Intake) -> Result<Report> {
+    let mut desk = Desk::open(shop, intake)?;
+    match &intake.files {
         Some(files) => {
-            progress.set_length(files.iter().map(|file| Ok(input::lines(file)?.count() as u64)).sum::<Result<_>>()?);
-            for file in files {
-                desk.take_all(input::lines(&file)?)?;
-            }
+            let lines = files.iter().map(|file| Ok(input::lines(file)?.count() as u64));
+            intake.progress.set_length(lines.sum::<Result<_>>()?);
+            files.iter().try_for_each(|file| desk.take_all(input::lines(file)?))?;
         }
         None if desk.taken.files().all(|file| file == generate::NAME) => {
-            progress.set_length(generate::lines().count() as u64);
+            intake.progress.set_length(generate::lines().count() as u64);
             desk.take_all(generate::lines())?;
         }
         None => {}
     }
-    progress.finish_and_clear();
+    intake.progress.finish_and_clear();
     [ORDERS, REFUNDS, DEAD_LETTERS].into_iter().for_each(|topic| shop.close(topic));
-    Ok(Report { group: "intake", records_read: desk.lines_read, records_appended: desk.records_appended, lag: None })
+    Ok(desk.report)
 }
 
 /// Where invoices come in.
 struct Desk<'a> {
     shop: &'a Shop<'a>,
+    intake: &'a Intake,
     orders: Topic,
     refunds: Topic,
     dead_letters: Topic,
     taken: LineSet,
+    /// In this run and all before.
     orders_created: u64,
-    crash_after: Option<u64>,
-    progress: ProgressBar,
-    lines_read: u64,
-    records_appended: u64,
+    report: Report,
 }
 
 impl<'a> Desk<'a> {
     /// Finds out from the log what was taken.
-    fn open(shop: &'a Shop<'a>, intake: &Intake) -> Result<Self> {
-        let [orders, refunds, dead_letters] = [ORDERS, REFUNDS, DEAD_LETTERS].map(|name| events::topic(shop.log, name));
-        let (orders, refunds, dead_letters) = (orders?, refunds?, dead_letters?);
-        let mut taken = LineSet::default();
-        let orders_created = add_lines_of(&orders, &mut taken)?;
-        add_lines_of(&refunds, &mut taken)?;
-        add_lines_of(&dead_letters, &mut taken)?;
-        let (crash_after, progress) = (intake.crash_after, intake.progress.clone());
-        let (lines_read, records_appended) = (0, 0);
-        Ok(Self {
+    fn open(shop: &'a Shop<'a>, intake: &'a Intake) -> Result<Self> {
+        let mut desk = Self {
             shop,
-            orders,
-            refunds,
-            dead_letters,
-            taken,
-            orders_created,
-            crash_after,
-            progress,
-            lines_read,
-            records_appended,
-        })
+            intake,
+            orders: events::topic(shop.log, ORDERS)?,
+            refunds: events::topic(shop.log, REFUNDS)?,
+            dead_letters: events::topic(shop.log, DEAD_LETTERS)?,
+            taken: LineSet::default(),
+            orders_created: 0,
+            report: Report { group: "intake", records_read: 0, records_appended: 0, lag: None },
+        };
+        desk.orders_created = add_lines_of(&desk.orders, &mut desk.taken)?;
+        add_lines_of(&desk.refunds, &mut desk.taken)?;
+        add_lines_of(&desk.dead_letters, &mut desk.taken)?;
+        Ok(desk)
     }
 
     fn take_all(&mut self, lines: impl Iterator<Item = Line>) -> Result<()> {
@@ -110,43 +101,41 @@ impl<'a> Desk<'a> {
     /// Takes what is left of an invoice: an abort may have come between its order and its dead letters.
     fn take(&mut self, mut invoice: Vec<Line>) -> Result<()> {
         self.shop.check()?;
-        self.progress.inc(invoice.len() as u64);
-        self.lines_read += invoice.len() as u64;
+        self.intake.progress.inc(invoice.len() as u64);
+        self.report.records_read += invoice.len() as u64;
         invoice.retain(|line| !self.taken.contains(&line.file, line.number));
         let Some(file) = invoice.first().map(|line| line.file.clone()) else {
             return Ok(());
         };
         let Outcome { event, dead } = rules::judge(invoice)?;
         if let Some((event, numbers)) = event {
-            let record = event.to_record()?.header(FILE, &*file).header(LINES, lines::to_ranges(&numbers));
-            match event {
-                Event::Refunded { .. } => self.refunds.append(record)?,
-                _ => self.orders.append(record)?,
-            };
-            self.records_appended += 1;
-            self.orders_created += u64::from(matches!(event, Event::Created { .. }));
-            self.crash_if_asked(&event);
+            self.append(&event, &file, &numbers)?;
         }
-        for (line, reason) in dead {
-            self.bury(&line, reason)?;
+        dead.iter().try_for_each(|(line, reason)| self.bury(line, reason))
+    }
+
+    fn append(&mut self, event: &Event, file: &str, numbers: &[u64]) -> Result<()> {
+        let record = event.to_record()?.header(FILE, file).header(LINES, lines::to_ranges(numbers));
+        self.report.records_appended += 1;
+        if let Event::Refunded { .. } = event {
+            self.refunds.append(record)?;
+            return Ok(());
+        }
+        self.orders.append(record)?;
+        self.orders_created += 1;
+        if self.intake.crash_after.is_some_and(|count| self.orders_created >= count) {
+            std::process::abort(); // no destructor runs, nothing is flushed
         }
         Ok(())
     }
 
+    /// Keeps a line that doesn't count as it was read, with the reason.
     fn bury(&mut self, line: &Line, reason: &str) -> Result<()> {
         let key = rules::customer(line).unwrap_or_else(|| line.get(Column::InvoiceNo).to_owned());
         let record = Record::new(line.to_csv()?).key(key).header(REASON, reason);
         self.dead_letters.append(record.header(FILE, &*line.file).header(LINE, line.number.to_string()))?;
-        self.records_appended += 1;
+        self.report.records_appended += 1;
         Ok(())
-    }
-
-    /// For `--crash-after`: no destructor runs, nothing is flushed.
-    fn crash_if_asked(&self, event: &Event) {
-        let due = self.crash_after.is_some_and(|count| self.orders_created >= count);
-        if due && matches!(event, Event::Created { .. }) {
-            std::process::abort();
-        }
     }
 }
 

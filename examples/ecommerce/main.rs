@@ -29,7 +29,7 @@ mod warehouse;
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Instant,
 };
@@ -71,13 +71,14 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     // Bad input is told before anything is created.
     let files = args.orders.as_deref().map(input::find_files).transpose()?;
-    let temporary = if args.data.is_none() { Some(tempfile::tempdir()?) } else { None };
-    let folder: &Path = match (&args.data, &temporary) {
-        (Some(data), _) => data,
-        (None, Some(temporary)) => temporary.path(),
-        (None, None) => Path::new("."),
+    let (folder, _temporary) = match &args.data {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let temporary = tempfile::tempdir()?;
+            (temporary.path().to_owned(), Some(temporary))
+        }
     };
-    let log = Log::open(folder)?;
+    let log = Log::open(&folder)?;
     let start = Instant::now();
     let intake = intake::Intake { files, crash_after: args.crash_after, progress: progress_bar()? };
     let (totals, reports) = shop::run(&log, intake)?;
@@ -85,7 +86,7 @@ fn run(args: &Args) -> Result<()> {
     log.close()?;
     let text = match args.json {
         true => report::json(&totals)?,
-        false => report::tables(&totals, &reports, elapsed, report::disk_bytes(folder)?),
+        false => report::tables(&totals, &reports, elapsed, report::disk_bytes(&folder)?),
     };
     writeln!(io::stdout(), "{text}")?;
     Ok(())

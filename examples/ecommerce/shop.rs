@@ -73,7 +73,7 @@ pub(crate) fn run(log: &Log, intake: Intake) -> Result<(Totals, Vec<Report>)> {
     let shop = Shop::new(log);
     let ended = thread::scope(|scope| {
         let services = [
-            shop.spawn(scope, || intake::run(&shop, intake)),
+            shop.spawn(scope, || intake::run(&shop, &intake)),
             shop.spawn(scope, || service::run(&shop, Warehouse::default())),
             shop.spawn(scope, || service::run(&shop, Payment)),
             shop.spawn(scope, || service::run(&shop, Notifications)),
