@@ -309,6 +309,20 @@ fn aborted_and_without_its_caches_it_ends_like_an_uninterrupted_run() {
     assert_nothing_is_twice(text(data.path()));
 }
 
+/// Committed offsets say where to resume, not what was done.
+#[test]
+fn without_committed_offsets_nothing_is_done_twice() {
+    let Some(folder) = december() else { return };
+    let data = TempDir::new().unwrap();
+    let args = ["--orders", folder, "--data", text(data.path()), "--json"];
+    run(&[&args[..], &["--crash-after", "500"]].concat()).assert_aborted();
+    for _ in 0..2 {
+        fs::remove_dir_all(data.path().join("__offsets-0")).unwrap();
+        assert_eq!(run(&args).json(), december_json(folder));
+        assert_nothing_is_twice(text(data.path()));
+    }
+}
+
 /// The totals count by identity and would hide it: so look at the records themselves.
 fn assert_nothing_is_twice(data: &str) {
     let log = Log::open(data).unwrap();

@@ -97,7 +97,7 @@ fn progress_bar() -> Result<ProgressBar> {
     if !io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
     }
-    let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} lines, {per_sec}, {elapsed}")?;
+    let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} lines, {elapsed}")?;
     Ok(ProgressBar::new(0).with_style(style))
 }
 
