@@ -49,10 +49,6 @@ impl Cursor {
         Ok(cursor)
     }
 
-    pub(crate) fn partition(&self) -> &Arc<PartitionLog> {
-        &self.partition
-    }
-
     /// The next record to hand out, or the end of the log.
     pub(crate) fn position(&self) -> u64 {
         self.offset

@@ -207,18 +207,6 @@ impl PartitionLog {
         self.control.durable_offset()
     }
 
-    /// Bytes of all segments, up to their ends.
-    pub(crate) fn size_bytes(&self) -> u64 {
-        let segments = self.segments.load();
-        let sealed = segments.len().saturating_sub(1);
-        let of_sealed =
-            |slot: &Arc<SegmentSlot>| match self.env.storage.open(&slot.path, crate::storage::OpenMode::Read) {
-                Ok(file) => file.len().unwrap_or(0),
-                Err(_) => 0,
-            };
-        segments[..sealed].iter().map(of_sealed).sum::<u64>() + self.control.committed().file_position()
-    }
-
     /// Publishing wakes `waiter` from now on, until [`unwatch`](PartitionLog::unwatch).
     pub(crate) fn watch(&self, waiter: &Arc<Waiter>) {
         self.waiters.lock().push(waiter.clone());

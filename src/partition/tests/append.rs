@@ -32,11 +32,11 @@ fn a_cursor_that_waits_at_the_end_goes_on_over_a_roll() {
     assert!(cursor.next_run(1).unwrap().is_none());
     append_numbers(&partition, 0..1);
     assert!(!cursor.at_end());
-    assert_eq!(cursor.next_run(1).unwrap().unwrap().last_offset(), 0);
+    assert_eq!(cursor.next_run(1).unwrap().unwrap().last_offset, 0);
     partition.roll().unwrap();
     assert!(cursor.next_run(1).unwrap().is_none());
     append_numbers(&partition, 1..2);
-    assert_eq!(cursor.next_run(1).unwrap().unwrap().last_offset(), 1);
+    assert_eq!(cursor.next_run(1).unwrap().unwrap().last_offset, 1);
     assert!(cursor.at_end());
 }
 
