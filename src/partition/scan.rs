@@ -211,20 +211,27 @@ impl Scan {
     /// The first position from `start` on where a whole valid frame begins.
     fn next_frame<S: Source>(&self, source: &mut S, start: u64) -> Result<Option<u64>, S::Error> {
         let mut position = start;
-        while position < source.len() {
+        // Holes are skipped without reading them; the first byte of a frame never is zero.
+        while let Some(data) = source.next_data(position)? {
+            position = position.max(data / STEP * STEP);
             let window = source.at(position, WINDOW_BYTES)?;
-            let window_bytes = window.len() as u64;
-            if window_bytes == 0 {
+            if window.len() < HEADER_BYTES {
                 return Ok(None);
             }
-            // Zeros are skipped without a look at each place; the first byte of a frame never is one.
-            let candidate = window.iter().step_by(ALIGNMENT).position(|&byte| byte != 0);
-            position += candidate.map_or(window_bytes.next_multiple_of(STEP), |at| at as u64 * STEP);
-            if candidate.is_some() {
-                if self.frame_at(source, position, true)?.is_ok() {
-                    return Ok(Some(position));
+            let whole_headers = (window.len() - HEADER_BYTES) / ALIGNMENT + 1;
+            let header_at = |at: &usize| {
+                let at = at * ALIGNMENT;
+                window[at] != 0 && FrameHeader::decode(&window[at..], self.seed, position + at as u64).is_ok()
+            };
+            match (0..whole_headers).find(header_at) {
+                None => position += whole_headers as u64 * STEP,
+                Some(at) => {
+                    position += at as u64 * STEP;
+                    if self.frame_at(source, position, true)?.is_ok() {
+                        return Ok(Some(position));
+                    }
+                    position += STEP;
                 }
-                position += STEP;
             }
         }
         Ok(None)
@@ -262,4 +269,43 @@ pub(crate) fn end_of_data<S: Source>(source: &mut S, start: u64) -> Result<u64, 
         position = data + window.len() as u64;
     }
     Ok(end.next_multiple_of(STEP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts the bytes that are asked for.
+    struct Counted<'a> {
+        bytes: &'a [u8],
+        asked: usize,
+    }
+
+    impl Source for Counted<'_> {
+        type Error = Infallible;
+
+        fn len(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+
+        fn at(&mut self, position: u64, want: usize) -> Result<&[u8], Infallible> {
+            let found = self.bytes.at(position, want)?.len();
+            self.asked += found;
+            Ok(&self.bytes[position as usize..][..found])
+        }
+
+        fn next_data(&mut self, position: u64) -> Result<Option<u64>, Infallible> {
+            self.bytes.next_data(position)
+        }
+    }
+
+    #[test]
+    fn damage_is_looked_through_once() {
+        // A frame could begin at each place, by its first byte.
+        let bytes = vec![0xd7; 2 << 20];
+        let mut source = Counted { bytes: &bytes, asked: 0 };
+        let Ok(found) = Scan::verified(FrameSeed::new(7), 0).next_in(&mut source);
+        assert!(matches!(found, Found::Damage { range, .. } if range == (0..2 << 20)));
+        assert!(source.asked < 4 * bytes.len(), "{} bytes", source.asked);
+    }
 }
