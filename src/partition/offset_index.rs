@@ -71,6 +71,9 @@ pub(crate) struct OffsetIndex {
 impl OffsetIndex {
     /// An empty index for a segment of `segment_bytes`, replacing what the path holds. In memory alone unless
     /// `persistent`.
+    ///
+    /// An old file loses its name and keeps its contents: a lookup may still have it mapped, and to load from a page
+    /// that was cut off would end the process.
     pub(crate) fn create(
         storage: &dyn Storage,
         path: &Path,
@@ -81,7 +84,10 @@ impl OffsetIndex {
         let len = index_bytes(segment_bytes);
         let index = if persistent {
             let open = || {
-                let file = storage.open(path, OpenMode::Truncate)?;
+                if storage.entry_kind(path)?.is_some() {
+                    storage.remove_file(path)?;
+                }
+                let file = storage.open(path, OpenMode::CreateNew)?;
                 file.set_len(len)?;
                 file.reserve(0..len.min(4096))?;
                 Ok(Self { region: file.map(len)?, file: Some(file), count: AtomicUsize::new(0) })
@@ -226,4 +232,27 @@ fn seal(entries: &[std::sync::atomic::AtomicU64]) -> u64 {
         hasher.update(&entry.load(Ordering::Relaxed).to_le_bytes());
     }
     ((entries.len() as u64 + 1) << 32) | u64::from(hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sim::SimStorage;
+
+    #[test]
+    fn who_has_an_index_mapped_keeps_it_when_it_is_made_anew() {
+        let storage = SimStorage::default();
+        storage.create_dir_all(Path::new("/data")).unwrap();
+        let path = Path::new("/data/00000000000000000000.index");
+        let entry = Entry { relative_offset: 7, position: 4192 };
+        let old = OffsetIndex::create(&storage, path, 1, 1 << 20, true).unwrap();
+        old.append(entry);
+        let new = OffsetIndex::create(&storage, path, 1, 1 << 20, true).unwrap();
+        // Sealing cuts the file, which must be its own one.
+        old.seal();
+        assert_eq!((old.lookup(9), new.last()), (Some(entry), None));
+        new.append(entry);
+        new.seal();
+        assert_eq!(OffsetIndex::open_sealed(&storage, path, 1).unwrap().last(), Some(entry));
+    }
 }

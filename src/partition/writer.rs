@@ -189,14 +189,15 @@ impl PartitionLog {
         let place = self.place(writer, now_ms)?;
         let relative_offset = place.relative_offset;
         self.store(writer, encoder, place)?;
+        let end = position(&writer.segment, at + bytes)?;
+        self.publish(writer, end)?;
+        // Behind the publication, so that whoever looks up the end isn't sent to a frame that isn't there yet.
         if at >= writer.next_entry {
             if let Some(index) = writer.segment.index() {
                 index.append(Entry { relative_offset, position: at });
             }
             writer.next_entry = at + offset_index::INTERVAL_BYTES;
         }
-        let end = position(&writer.segment, at + bytes)?;
-        self.publish(writer, end)?;
         let offsets = writer.next_offset..next_offset;
         (writer.next_offset, writer.last_time_ms) = (next_offset, now_ms);
         self.control.raise_next_offset(next_offset);
