@@ -253,9 +253,12 @@ impl PartitionLog {
     /// Ends all appending, because what was acknowledged may not be on the device and no later sync would tell: the
     /// kernel counts pages as clean that it failed to write. Reading goes on. The mark outlives the process; the next
     /// open writes anew what isn't known to be durable.
+    ///
+    /// Waits for a checkpoint that is being written, which may not know of the mark.
     pub(crate) fn poison(&self, reason: &str) {
         if self.mark_poisoned(reason) {
-            if let Some(mut checkpoint) = self.checkpoint.try_lock() {
+            let mut checkpoint = self.checkpoint.lock();
+            if !self.finished.load(Ordering::Acquire) {
                 // The page's mark is lost with the boot, this one isn't; that it can fail too is why there are two.
                 let state = CheckpointState { poisoned: true, clean: None, ..*checkpoint.state() };
                 let _ = checkpoint.write(state);
@@ -309,10 +312,12 @@ impl PartitionLog {
             return Ok(());
         }
         self.pending_interval.store(NOT_PENDING, Ordering::SeqCst);
-        if self.ceiling_requested.swap(false, Ordering::AcqRel) {
-            self.raise_ceiling(self.end_offset())?;
-        }
-        self.sync_through(self.control.committed())
+        let raised = match self.ceiling_requested.swap(false, Ordering::AcqRel) {
+            true => self.raise_ceiling(self.end_offset()),
+            false => Ok(()),
+        };
+        // Whatever came of that: no other visit is due for what was appended up to here.
+        self.sync_through(self.control.committed()).and(raised)
     }
 
     /// Lets the device begin on what a flush will wait for.
@@ -390,8 +395,12 @@ impl PartitionLog {
             self.trim(segment);
         }
         if rolled {
-            // A later scan then need not go back further than this.
-            self.update_checkpoint(|state| (state.durable, state.durable_offset) = (end, end_offset))?;
+            // A later scan then need not go back further than this. Where it can't be written, the scan will: what was
+            // asked for is on the device. (A sync that fails here poisons like any other.)
+            let written = self.update_checkpoint(|state| (state.durable, state.durable_offset) = (end, end_offset));
+            if written.is_err() {
+                self.check_poison()?;
+            }
         }
         Ok(end)
     }
@@ -425,7 +434,8 @@ impl PartitionLog {
     }
 
     /// Raises the log start offset, durably, to the base offset of the segment that holds `offset`, and removes the
-    /// segments before it. Who reads in them goes on with what is mapped.
+    /// segments before it. Who reads in them goes on with what is mapped. Flushes first: a log start that outlives a
+    /// power cut which what it leads to doesn't would look like damage.
     pub(crate) fn delete_segments_before(&self, offset: u64) -> Result<()> {
         self.check_writable()?;
         let segments = self.segments.load_full();
@@ -434,7 +444,15 @@ impl PartitionLog {
         if kept == 0 || start_offset <= self.start_offset() {
             return Ok(());
         }
-        self.update_checkpoint(|state| state.log_start_offset = start_offset)?;
+        self.sync_through(self.control.committed())?;
+        let (durable_offset, durable) = (self.control.durable_offset(), self.control.durable());
+        self.update_checkpoint(|state| {
+            state.log_start_offset = state.log_start_offset.max(start_offset);
+            // A later scan begins there, and must not look for a segment that is gone.
+            if durable > state.durable {
+                (state.durable, state.durable_offset) = (durable, durable_offset);
+            }
+        })?;
         self.start_offset.fetch_max(start_offset, Ordering::AcqRel);
         self.segments.rcu(|segments| {
             segments.iter().filter(|slot| slot.base_offset >= start_offset).cloned().collect::<Vec<_>>()

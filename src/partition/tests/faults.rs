@@ -235,3 +235,55 @@ fn a_full_disk_doesnt_keep_a_partition_from_being_opened_and_read() {
         partition.close().unwrap();
     }
 }
+
+#[test]
+fn a_mark_of_poison_is_kept_also_while_the_checkpoint_is_being_written() {
+    // Here the control page doesn't outlive the process, so all depends on the checkpoint.
+    let machine = Machine { positional_appends: true, ..Machine::new() };
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..5);
+    let (writing, is_writing) = std::sync::mpsc::channel();
+    machine.storage.fail_if({
+        let partition = Arc::downgrade(&partition);
+        move |operation, path| {
+            if operation == Operation::Write && path.ends_with("partition.checkpoint") {
+                let _ = writing.send(());
+                let sound = || partition.upgrade().is_some_and(|partition| partition.check_poison().is_ok());
+                while sound() {
+                    std::thread::yield_now();
+                }
+                // Whoever poisons has its chance to find the checkpoint locked.
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            None
+        }
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| partition.raise_ceiling(10));
+        is_writing.recv().unwrap();
+        partition.poison("a test says so");
+    });
+    drop(partition);
+    machine.storage.heal();
+    let (_, report) = machine.open();
+    assert!(matches!(report.events(), [RecoveryEvent::Rewritten { .. }]), "{report:?}");
+}
+
+#[test]
+fn a_ceiling_that_cant_be_raised_holds_up_no_flush() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..5);
+    machine.storage.fail_if(|operation, path| {
+        let checkpoint = operation == Operation::Write && path.ends_with("partition.checkpoint");
+        checkpoint.then_some(io::ErrorKind::StorageFull)
+    });
+    partition.ceiling_requested.store(true, Ordering::Release);
+    partition.maintain().unwrap_err();
+    assert_eq!(partition.durable_offset(), 5);
+    // Nor does one that can't be written down behind a roll: it only makes a later scan longer.
+    partition.roll().unwrap();
+    let offset = partition.append(&Record::new("synced"), Some(Durability::Synced)).unwrap();
+    assert_eq!(partition.durable_offset(), offset + 1);
+    assert_eq!(partition.append(&Record::new("on"), None).unwrap(), offset + 1);
+}
