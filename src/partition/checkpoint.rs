@@ -231,13 +231,19 @@ impl Checkpoint {
     /// The first time after [`open`](Checkpoint::open) the slot that was read is made durable where it stands, before
     /// the other one is touched: it may have come from a page that never reached the device.
     pub(crate) fn write(&mut self, state: CheckpointState) -> Result<(), CheckpointFault> {
+        self.settle()?;
+        let (slot, number) = (1 - self.slot, self.number + 1);
+        self.write_slot(slot, number, &state)?;
+        (self.slot, self.number, self.state) = (slot, number, state);
+        Ok(())
+    }
+
+    /// Makes what counts durable where it stands, unless it is known to be.
+    pub(crate) fn settle(&mut self) -> Result<(), CheckpointFault> {
         if !self.settled {
             self.write_slot(self.slot, self.number, &self.state)?;
             self.settled = true;
         }
-        let (slot, number) = (1 - self.slot, self.number + 1);
-        self.write_slot(slot, number, &state)?;
-        (self.slot, self.number, self.state) = (slot, number, state);
         Ok(())
     }
 

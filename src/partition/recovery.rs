@@ -25,7 +25,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     partition::{
         Environment, OFFSET_CEILING_STEP, PartitionSpec, RESERVE_STEP_MIN,
-        checkpoint::{Checkpoint, CheckpointState},
+        checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
         control::{ControlPage, LogPosition, Previous},
         offset_index::OffsetIndex,
         report::{Opening, PartitionRecovery, RecoveryEvent},
@@ -75,13 +75,14 @@ pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Resul
     storage.create_dir_all(dir).map_err(|source| Error::io("create the folder", dir, source))?;
     let mut opener = Opener { env, dir, spec, bases: Vec::new() };
     opener.list()?;
-    let checkpoint = Checkpoint::open(storage, dir)?;
-    if let Some(state) = checkpoint.as_ref().map(Checkpoint::state) {
+    let mut checkpoint = Checkpoint::open(storage, dir)?;
+    if let Some(checkpoint) = &mut checkpoint {
+        let state = checkpoint.state();
         if state.topic_id != spec.topic_id || state.partition != spec.number {
             let path = dir.join(super::checkpoint::FILE_NAME);
             return Err(Error::corruption(path, 0, "the checkpoint belongs to another partition"));
         }
-        opener.remove_deleted(state.log_start_offset)?;
+        opener.remove_deleted(checkpoint)?;
     }
     let page = ControlPage::read_previous(storage, dir);
     let checkpoint = match checkpoint {
@@ -171,8 +172,18 @@ impl Opener<'_> {
     }
 
     /// Finishes a deletion that was interrupted behind its checkpoint.
-    fn remove_deleted(&mut self, log_start_offset: u64) -> Result<()> {
+    fn remove_deleted(&mut self, checkpoint: &mut Checkpoint) -> Result<()> {
+        let log_start_offset = checkpoint.state().log_start_offset;
         let deleted = self.bases.windows(2).take_while(|pair| pair[1] <= log_start_offset).count();
+        if deleted == 0 {
+            return Ok(());
+        }
+        // The log start that was read may not be on the device yet.
+        match checkpoint.settle() {
+            // No space: the segments may as well go another time.
+            Err(CheckpointFault::Write(_)) => return Ok(()),
+            outcome => outcome?,
+        }
         for base in self.bases.drain(..deleted).collect::<Vec<_>>() {
             remove_segment(self.storage(), &self.path(base))?;
         }
@@ -443,16 +454,17 @@ pub(crate) fn position(segment: &Segment, file_position: u64) -> Result<LogPosit
         .ok_or_else(|| Error::corruption(&segment.path, file_position, "a position that no frame can have"))
 }
 
-/// Makes the bytes from `end` to `bound` zeros where they aren't.
+/// Makes the bytes from `end` to `bound` zeros where they aren't. Nothing is written where zeros are already: holes stay
+/// holes, however long the file is.
 pub(crate) fn zero_behind(file: &Arc<dyn File>, end: u64, bound: u64) -> std::io::Result<()> {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut source = FileSource::new(file.clone())?.until(bound);
-    let Some(mut dirty) = super::scan::first_nonzero(&mut source, end)? else { return Ok(()) };
-    let dirty_end = super::scan::end_of_data(&mut source, dirty)?.min(source.len());
-    while dirty < dirty_end {
-        let bytes = usize::try_from(dirty_end - dirty).unwrap_or(usize::MAX).min(ZEROS.len());
-        file.write_all_at(&ZEROS[..bytes], dirty)?;
-        dirty += bytes as u64;
+    let mut position = end;
+    while let Some(dirty) = super::scan::first_nonzero(&mut source, position)? {
+        let window = source.at(dirty, ZEROS.len())?;
+        let Some(last) = window.iter().rposition(|&byte| byte != 0) else { break };
+        file.write_all_at(&ZEROS[..=last], dirty)?;
+        position = dirty + window.len() as u64;
     }
     Ok(())
 }

@@ -246,6 +246,27 @@ fn a_deletion_that_was_interrupted_is_finished() {
 }
 
 #[test]
+fn an_interrupted_deletion_is_finished_only_behind_a_checkpoint_that_is_on_the_device() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..4000);
+    let bases = partition.segment_base_offsets();
+    machine.storage.fail_if(|operation, _| (operation == Operation::Rename).then_some(std::io::ErrorKind::Other));
+    partition.delete_segments_before(bases[2]).unwrap_err();
+    assert!(partition.durable_offset() >= bases[2], "what is kept is durable before anything goes");
+    drop(partition);
+    machine.storage.heal();
+    machine.storage.take_trace();
+    machine.open();
+    let trace = machine.storage.take_trace();
+    let renamed = trace.iter().position(|it| it.operation == Operation::Rename).unwrap();
+    let is_settled = |it: &crate::storage::sim::Performed| {
+        it.operation == Operation::SyncData && it.path.ends_with("partition.checkpoint")
+    };
+    assert!(trace[..renamed].iter().any(is_settled), "{trace:?}");
+}
+
+#[test]
 fn files_of_another_partition_are_refused_by_name() {
     let machine = Machine::new();
     let (partition, _) = machine.open();
