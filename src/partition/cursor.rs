@@ -213,6 +213,8 @@ impl Cursor {
 
     /// The position of the frame that holds the offset, or of what lies where it should be.
     fn walk(&self, segment: &Segment) -> u64 {
+        // Read before the commit word, as in `next_run`.
+        let end_offset = self.partition.end_offset();
         let end = self.readable(segment).end;
         let relative_offset = u32::try_from(self.offset - segment.header.base_offset).unwrap_or(u32::MAX);
         let start = segment.nearest_frame(&*self.partition.env.storage, relative_offset, end);
@@ -233,7 +235,8 @@ impl Cursor {
             }
             position += header.frame_bytes() as u64;
         }
-        position
+        // Damage up to the end holds no offset that wasn't assigned yet: whoever was told of it goes on behind.
+        if self.offset >= end_offset { end } else { position }
     }
 
     /// The error for a frame that isn't what was written.
