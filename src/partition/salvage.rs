@@ -22,7 +22,11 @@
 //! # Thread safety
 //! Runs before anybody else has the partition.
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     error::{Error, Result},
@@ -31,19 +35,21 @@ use crate::{
         OFFSET_CEILING_STEP,
         checkpoint::{Checkpoint, CheckpointState},
         control::LogPosition,
-        recovery::{Opener, Recovered, Tail, Unsettled, position, zero_behind},
+        recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment, zero_behind},
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Found, Scan, Source, end_of_data, first_nonzero},
         segment::{Segment, SegmentSlot, index_path},
     },
     segment_header::{DATA_START, Predecessor, SegmentHeader},
-    storage::{File, OpenMode},
+    storage::{EntryKind, File, OpenMode, Storage},
 };
 
 /// How far appends leave the last known offset behind when the offset ceiling is lost.
 const LOST_CEILING_GAP: u64 = 1 << 32;
-/// The name that a segment is rewritten under.
+/// The name that a segment is rewritten under, and a tail copied.
 const REWRITE_NAME: &str = "rewrite.tmp";
+/// Bytes that are copied at once.
+const COPY_BYTES: usize = 256 << 10;
 
 /// A segment that is being scanned.
 struct Candidate {
@@ -71,10 +77,21 @@ struct Invalid {
     resume: Option<u64>,
 }
 
+/// How a segment continues the ones before it.
+enum Link {
+    Follows,
+    /// Not the one before it; these offsets are missing in between, where that isn't told otherwise.
+    Misses(Option<Range<u64>>),
+    /// Not at all: its sequence number or base offset falls.
+    Contradicts,
+}
+
 /// What a scan finds out.
 struct Survey {
     candidates: Vec<Candidate>,
     invalid: Vec<Invalid>,
+    /// Offsets of segments that must have been there.
+    missing: Vec<Range<u64>>,
     /// S of the rule.
     durable: LogPosition,
     tail: Tail,
@@ -91,10 +108,8 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
         None => opener.bases.first().copied().unwrap_or(0),
     };
     opener.note_missing_start(log_start_offset, &mut events);
-    if let Some(state) = known.filter(|_| opener.bases.is_empty()) {
-        events.push(RecoveryEvent::SegmentsMissing { offsets: log_start_offset..state.offset_ceiling });
-    }
     let mut survey = survey(&opener, known.as_ref())?;
+    events.extend(survey.missing.iter().map(|offsets| RecoveryEvent::SegmentsMissing { offsets: offsets.clone() }));
     report_corruption(&survey, &mut events);
     let end = cut(&mut opener, &mut survey, &mut events)?;
     let poisoned = page_poisoned || known.is_some_and(|state| state.poisoned);
@@ -109,19 +124,22 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
 /// Reads and verifies everything from the durable mark on.
 fn survey(opener: &Opener<'_>, known: Option<&CheckpointState>) -> Result<Survey> {
     let candidates = candidates(opener, known.map(|state| state.durable))?;
-    let tail = Tail { next_offset: known.map_or(0, |state| state.durable_offset), last_time_ms: i64::MIN, epoch: 0 };
+    let tail = Tail { next_offset: 0, last_time_ms: i64::MIN, epoch: 0 };
     let durable = known.map(|state| state.durable).or_else(|| LogPosition::new(0, 0));
     let mut survey = Survey {
         candidates,
         invalid: Vec::new(),
+        missing: Vec::new(),
         durable: durable.ok_or_else(|| Error::corruption(opener.dir, 0, "a place that no log has"))?,
         tail,
         last_valid: (0, 0),
     };
     for at in 0..survey.candidates.len() {
-        survey.visit(at, known.map(|state| state.durable))?;
+        survey.visit(at, known)?;
     }
-    if known.is_none() {
+    if let Some(state) = known {
+        survey.note_missing_end(state);
+    } else {
         // The rule without a checkpoint: what lies before the last valid frame's end was durable.
         let (at, end) = survey.last_valid;
         let sequence = survey.candidates.get(at).map_or(0, |candidate| candidate.sequence);
@@ -165,23 +183,27 @@ fn limit(candidate: &Candidate, next: Option<Predecessor>) -> Result<u64> {
 
 impl Survey {
     /// Scans one segment.
-    fn visit(&mut self, at: usize, durable: Option<LogPosition>) -> Result<()> {
+    fn visit(&mut self, at: usize, known: Option<&CheckpointState>) -> Result<()> {
         let Candidate { opened, limit, path, .. } = &self.candidates[at];
         let (opened, limit, path) = (opened.clone(), *limit, path.clone());
         let Some((file, header)) = opened else {
             self.note(at, 0..u64::MAX, "neither copy of the segment header is intact");
             return Ok(());
         };
-        if at > 0 && !self.follows(at, &header) {
-            self.note(at, 0..u64::MAX, "the segment doesn't follow the one before it");
-            return Ok(());
-        }
-        let start = match durable {
-            Some(durable) if u64::from(durable.sequence()) == header.sequence => {
-                durable.file_position().max(DATA_START)
+        match self.link(at, &header) {
+            Link::Follows => {}
+            // Without a checkpoint the end of the last valid frame is S, so the gap lies below it.
+            Link::Misses(offsets) if known.is_none() => self.missing.extend(offsets),
+            Link::Misses(_) | Link::Contradicts => {
+                self.note(at, 0..u64::MAX, "the segment doesn't follow the one before it");
+                return Ok(());
             }
-            _ => DATA_START,
-        };
+        }
+        let mut start = DATA_START;
+        if let Some(known) = known.filter(|known| u64::from(known.durable.sequence()) == header.sequence) {
+            start = known.durable.file_position().max(DATA_START);
+            self.tail.next_offset = self.tail.next_offset.max(known.durable_offset);
+        }
         if start == DATA_START {
             self.resume_at(header.base_offset);
             self.tail.next_offset = self.tail.next_offset.max(header.base_offset);
@@ -226,13 +248,32 @@ impl Survey {
         Ok(())
     }
 
-    /// Whether a segment continues the one before it.
-    fn follows(&self, at: usize, header: &SegmentHeader) -> bool {
-        let before = self.candidates[at - 1].opened.as_ref();
-        header.base_offset >= self.tail.next_offset
-            && header.predecessor.is_some_and(|predecessor| {
-                before.is_some_and(|(_, before)| predecessor.segment_id == before.segment_id)
-            })
+    /// How a segment continues the ones before it.
+    fn link(&self, at: usize, header: &SegmentHeader) -> Link {
+        let Some(before) = at.checked_sub(1).map(|before| &self.candidates[before]) else { return Link::Follows };
+        if header.base_offset < self.tail.next_offset || header.sequence <= before.sequence {
+            return Link::Contradicts;
+        }
+        match (header.predecessor, &before.opened) {
+            // Begun anew by an earlier recovery, behind what was lost then and told then.
+            (None, _) => Link::Follows,
+            (Some(predecessor), Some((_, before))) if predecessor.segment_id == before.segment_id => Link::Follows,
+            (Some(_), Some(_)) => Link::Misses(Some(self.tail.next_offset..header.base_offset)),
+            // The one before it is there, and told as damaged.
+            (Some(_), None) => Link::Misses(None),
+        }
+    }
+
+    /// Tells if the segment that holds the durable mark is gone, with all behind it.
+    fn note_missing_end(&mut self, known: &CheckpointState) {
+        match self.candidates.last() {
+            None => self.missing.push(known.log_start_offset..known.offset_ceiling),
+            Some(last) if last.sequence < known.durable.sequence().into() => {
+                self.missing.push(self.tail.next_offset..known.durable_offset.max(self.tail.next_offset));
+            }
+            Some(_) => {}
+        }
+        self.tail.next_offset = self.tail.next_offset.max(known.durable_offset);
     }
 
     fn scan(&mut self, at: usize, header: &SegmentHeader, mut source: FileSource, start: u64) -> std::io::Result<()> {
@@ -391,31 +432,69 @@ fn set_tail_aside(opener: &Opener<'_>, candidate: &Candidate, position: u64) -> 
     }
     let end = end_of_data(&mut source, position).map_err(failed)?.min(source.len());
     let name = format!("{:020}.torn-{position}", candidate.base);
-    let copy = copy_aside(opener, file, position..end, &name)
+    let copy = copy_aside(opener.storage(), opener.dir, file, position..end, &name)
         .map_err(|source| Error::io("copy the torn tail aside of", &candidate.path, source))?;
-    zero_behind(file, position, end).and_then(|()| file.sync_data()).map_err(failed)?;
+    // Synced with all that is kept: were it synced here, and failed, nobody would know any more what else was lost.
+    zero_behind(file, position, end).map_err(failed)?;
     Ok(Some(copy))
 }
 
 /// Copies a range of a file to a new file in the same folder, durably. A copy with the same bytes, left by a recovery
 /// that was interrupted, serves as well.
-fn copy_aside(opener: &Opener<'_>, file: &Arc<dyn File>, range: Range<u64>, name: &str) -> std::io::Result<PathBuf> {
-    let storage = opener.storage();
-    let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(std::io::Error::other)?];
-    let read = file.read_at(&mut bytes, range.start)?;
-    bytes.truncate(read);
+///
+/// A piece at a time, and holes stay holes: what lies behind the end of a log may be a few bytes at the end of a file of
+/// any length.
+fn copy_aside(
+    storage: &dyn Storage,
+    dir: &Path,
+    file: &Arc<dyn File>,
+    range: Range<u64>,
+    name: &str,
+) -> std::io::Result<PathBuf> {
     let mut attempt = 0;
-    loop {
-        let name = if attempt == 0 { name.to_owned() } else { format!("{name}.{attempt}") };
-        let path = opener.dir.join(&name);
+    let path = loop {
+        let path = dir.join(if attempt == 0 { name.to_owned() } else { format!("{name}.{attempt}") });
         match storage.entry_kind(&path)? {
-            None => {
-                storage.replace(opener.dir, REWRITE_NAME, &name, &bytes)?;
-                return Ok(path);
-            }
-            Some(_) if storage.read(&path, bytes.len() as u64).is_ok_and(|held| held == bytes) => return Ok(path),
+            None => break path,
+            Some(EntryKind::File) if is_copy(storage, &path, file, &range)? => return Ok(path),
             Some(_) => attempt += 1,
         }
+    };
+    let temporary = dir.join(REWRITE_NAME);
+    let copy = storage.open(&temporary, OpenMode::Truncate)?;
+    copy.set_len(range.end - range.start)?;
+    let mut source = FileSource::new(file.clone())?.until(range.end);
+    let mut position = range.start;
+    while let Some(data) = first_nonzero(&mut source, position)? {
+        let bytes = source.at(data, COPY_BYTES)?;
+        copy.write_all_at(bytes, data - range.start)?;
+        position = data + bytes.len() as u64;
+    }
+    copy.sync_all()?;
+    storage.rename(&temporary, &path)?;
+    storage.sync_dir(dir)?;
+    Ok(path)
+}
+
+/// Whether the file at `path` holds just what the range does.
+fn is_copy(storage: &dyn Storage, path: &Path, file: &Arc<dyn File>, range: &Range<u64>) -> std::io::Result<bool> {
+    let mut held = FileSource::new(storage.open(path, OpenMode::Read)?)?;
+    let mut source = FileSource::new(file.clone())?.until(range.end);
+    if held.len() != range.end - range.start {
+        return Ok(false);
+    }
+    let mut position = 0;
+    loop {
+        let data = first_nonzero(&mut source, range.start + position)?.map(|data| data - range.start);
+        if first_nonzero(&mut held, position)? != data {
+            return Ok(false);
+        }
+        let Some(data) = data else { return Ok(true) };
+        let bytes = source.at(range.start + data, COPY_BYTES)?;
+        if held.at(data, COPY_BYTES)? != bytes {
+            return Ok(false);
+        }
+        position = data + bytes.len() as u64;
     }
 }
 
@@ -457,7 +536,7 @@ fn rewrite(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), events: &mut
             let mut source = FileSource::new(file.clone())?.until(len);
             let mut position = 0;
             while position < source.len() {
-                let bytes = source.at(position, 256 << 10)?;
+                let bytes = source.at(position, COPY_BYTES)?;
                 if bytes.is_empty() {
                     break;
                 }
@@ -530,7 +609,11 @@ fn begin_anew(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), next_offs
         end_offset: survey.tail.next_offset,
     });
     let segment = opener.create_segment(opener.new_header(sequence, next_offset, predecessor)?)?;
-    segment.file.sync_all().map_err(|source| Error::io("sync the new segment", &segment.path, source))?;
+    if let Err(source) = segment.file.sync_all() {
+        // The next open makes another one; this one would look sound from the page cache.
+        let _ = remove_segment(opener.storage(), &segment.path);
+        return Err(Error::io("sync the new segment", &segment.path, source));
+    }
     opener.storage().sync_dir(opener.dir).map_err(|source| Error::io("sync the folder", opener.dir, source))?;
     Ok(segment)
 }
@@ -576,7 +659,36 @@ fn settle(
 
 #[cfg(test)]
 mod tests {
-    use crate::partition::segment::base_offset_of;
+    use super::*;
+    use crate::{partition::segment::base_offset_of, storage::fs::FsStorage};
+
+    /// On the real storage, which knows holes: the tail is a few bytes, far apart.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_tail_with_a_hole_is_set_aside_and_zeroed_as_one() {
+        const LEN: u64 = 1 << 38;
+        let root = tempfile::tempdir().unwrap();
+        let file = FsStorage.open(&root.path().join("a"), OpenMode::CreateNew).unwrap();
+        file.set_len(LEN).unwrap();
+        file.write_all_at(b"kept", 5000).unwrap();
+        for position in [6000, 1 << 30, LEN - 20] {
+            file.write_all_at(b"cut", position).unwrap();
+        }
+        let blocks = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path).unwrap());
+        let copy = || copy_aside(&FsStorage, root.path(), &file, 5008..LEN, "torn").unwrap();
+        let path = copy();
+        assert_eq!(path, root.path().join("torn"));
+        assert!(std::fs::metadata(&path).unwrap().len() == LEN - 5008 && blocks(&path) * 512 < 16 << 20);
+        assert_eq!(copy(), path, "the same bytes are there already");
+        file.write_all_at(b"else", 1 << 31).unwrap();
+        assert_eq!(copy(), root.path().join("torn.1"));
+
+        zero_behind(&file, 5008, LEN).unwrap();
+        assert!(blocks(&root.path().join("a")) * 512 < 16 << 20);
+        let mut source = FileSource::new(file.clone()).unwrap();
+        assert_eq!(first_nonzero(&mut source, 5004).unwrap(), None);
+        assert_eq!(first_nonzero(&mut source, 0).unwrap(), Some(5000));
+    }
 
     #[test]
     fn what_was_set_aside_is_not_a_segment() {

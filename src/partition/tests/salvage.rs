@@ -263,12 +263,164 @@ fn a_missing_active_segment_is_told_and_appends_go_on_in_a_new_one() {
     partition.close().unwrap();
     drop(partition);
     machine.storage.remove_file(machine.segments().last().unwrap()).unwrap();
-    let (partition, _) = machine.open();
+    let (partition, report) = machine.open();
+    assert_eq!(report.events(), [RecoveryEvent::SegmentsMissing { offsets: last..4000 }]);
     let on = append_numbers(&partition, 4000..4001);
     assert!(on[0].0 >= 4000);
     let (records, gaps) = read_around_damage(&partition);
     assert_eq!(gaps, [last..partition.segment_base_offsets().last().copied().unwrap()]);
     assert_eq!(records.len() as u64, last + 1);
+}
+
+#[test]
+fn a_lost_header_of_the_active_segment_is_all_that_is_told() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..4000);
+    partition.flush().unwrap();
+    let last = *partition.segment_base_offsets().last().unwrap();
+    drop(partition);
+    machine.reboot();
+    let segment = machine.segments().pop().unwrap();
+    machine.write_file(&segment, &[0; DATA_START as usize], 0);
+    let (partition, report) = machine.open();
+    match report.events() {
+        [RecoveryEvent::Corruption { file, offsets, .. }] => assert_eq!((file, offsets.start), (&segment, last)),
+        events => panic!("{events:?}"),
+    }
+    assert_eq!(read_around_damage(&partition).0.len() as u64, last);
+}
+
+#[test]
+fn damage_in_the_last_frame_is_told_once_and_reading_goes_on_behind() {
+    // A header and a body; the one loses the frame's length.
+    for at in [8, 45] {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        let mut expected = append_numbers(&partition, 0..10);
+        partition.close().unwrap();
+        drop(partition);
+        let segment = machine.segments().remove(0);
+        let position = frame_positions(&machine, &segment)[9] + at;
+        let byte = machine.read_file(&segment)[position as usize];
+        machine.write_file(&segment, &[byte ^ 1], position);
+        let (partition, _) = machine.open();
+        expected.pop();
+        assert_eq!(read_around_damage(&partition), (expected.clone(), vec![9..10]));
+        let mut waiting = Cursor::new(&partition, 10).unwrap();
+        assert!(waiting.next_run(1).unwrap().is_none() && waiting.at_end());
+        expected.extend(append_numbers(&partition, 10..11));
+        assert_eq!(waiting.next_run(1).unwrap().unwrap().last_offset, 10);
+        assert_eq!(read_around_damage(&partition), (expected, vec![9..10]));
+    }
+}
+
+#[test]
+fn what_was_appended_behind_a_missing_segment_outlives_the_checkpoint() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..4000);
+    let last = *partition.segment_base_offsets().last().unwrap();
+    partition.close().unwrap();
+    drop(partition);
+    machine.storage.remove_file(machine.segments().last().unwrap()).unwrap();
+    let (partition, _) = machine.open();
+    let on = append_numbers(&partition, 0..100);
+    partition.close().unwrap();
+    drop(partition);
+    machine.storage.remove_file(&machine.dir.join("partition.checkpoint")).unwrap();
+    let (partition, report) = machine.open();
+    assert!(matches!(report.events(), [RecoveryEvent::CheckpointLost { .. }]), "{report:?}");
+    let (records, gaps) = read_around_damage(&partition);
+    assert_eq!(gaps, [last..on[0].0]);
+    assert_eq!(records[last as usize..], on);
+}
+
+#[test]
+fn without_a_checkpoint_a_missing_segment_takes_none_with_it() {
+    for missing in [1, 2] {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        append_numbers(&partition, 0..4000);
+        let bases = partition.segment_base_offsets();
+        let count = bases.len();
+        partition.close().unwrap();
+        drop(partition);
+        let gone = if missing == 1 { 1 } else { count - 2 };
+        machine.storage.remove_file(&machine.segments()[gone]).unwrap();
+        machine.storage.remove_file(&machine.dir.join("partition.checkpoint")).unwrap();
+        let (partition, report) = machine.open();
+        let offsets = bases[gone]..bases[gone + 1];
+        match report.events() {
+            [RecoveryEvent::SegmentsMissing { offsets: told }, RecoveryEvent::CheckpointLost { .. }] => {
+                assert_eq!(told, &offsets);
+            }
+            events => panic!("{events:?}"),
+        }
+        let (records, gaps) = read_around_damage(&partition);
+        assert_eq!(gaps, [offsets]);
+        assert_eq!(records.last().unwrap().0, 3999);
+    }
+}
+
+#[test]
+fn beginning_anew_can_be_interrupted_anywhere() {
+    for n in 1.. {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        append_numbers(&partition, 0..4000);
+        let last = *partition.segment_base_offsets().last().unwrap();
+        partition.close().unwrap();
+        drop(partition);
+        machine.storage.remove_file(machine.segments().last().unwrap()).unwrap();
+        let before = machine.storage.operations();
+        machine.storage.fail_nth(n, std::io::ErrorKind::Interrupted, Repeat::Forever);
+        let enough = machine.try_open().is_ok() && machine.storage.operations() - before < n;
+        machine.storage.heal();
+        machine.reboot();
+        let (partition, report) = machine.open();
+        let cut = |event: &RecoveryEvent| matches!(event, RecoveryEvent::TornTail(_) | RecoveryEvent::ReorderedTail(_));
+        assert!(!report.events().iter().any(cut), "interrupted at operation {n}: {report:?}");
+        append_numbers(&partition, 0..1);
+        let (records, gaps) = read_around_damage(&partition);
+        assert_eq!((records.len() as u64, gaps), (last + 1, vec![last..4000]), "interrupted at operation {n}");
+        if enough {
+            assert!(n > 5, "only {n} operations");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_sync_of_a_segment_that_fails_in_a_recovery_poisons() {
+    use crate::storage::sim::faults::Operation;
+    for n in 0.. {
+        let (machine, expected) = after_power_loss(3, 6);
+        let segment = machine.segments().remove(0);
+        let positions = frame_positions(&machine, &segment);
+        machine.write_file(&segment, &vec![0; (positions[6] - positions[5]) as usize], positions[5]);
+        machine.storage.take_trace();
+        let mut left: u32 = n;
+        machine.storage.fail_if(move |operation, path| {
+            let counts = operation == Operation::SyncData && path.extension().is_some_and(|it| it == "log");
+            if counts {
+                left = left.wrapping_sub(1);
+            }
+            (counts && left == u32::MAX).then_some(std::io::ErrorKind::Other)
+        });
+        let first = machine.try_open().map(|(partition, _)| partition.append(&Record::new("no"), None));
+        let failed = machine.storage.take_trace().iter().any(|it| !it.succeeded);
+        machine.storage.heal();
+        if !failed {
+            assert!(n > 0, "no sync at all");
+            break;
+        }
+        assert_eq!(first.unwrap().unwrap_err().kind(), ErrorKind::Poisoned, "sync {n}");
+        let (partition, report) = machine.open();
+        let rewritten = |event: &RecoveryEvent| matches!(event, RecoveryEvent::Rewritten { .. });
+        assert!(report.events().iter().any(rewritten), "sync {n}: {report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap(), expected[..5]);
+    }
 }
 
 #[test]
