@@ -175,6 +175,7 @@ impl Cursor {
         let next = match open {
             Ok(next) => next,
             Err(error) => {
+                self.check_range(self.offset)?;
                 let behind = segments.get(at + 1).map_or(self.partition.end_offset(), |slot| slot.base_offset);
                 return Err(error.with_damaged_offsets(self.offset..behind));
             }
@@ -182,6 +183,8 @@ impl Cursor {
         let follows = next.header.predecessor.is_some_and(|before| before.segment_id == segment.header.segment_id);
         // Who was told of the missing ones has moved on to where the next segment begins.
         if !follows && self.offset < next.header.base_offset {
+            // Nor are deleted ones damage.
+            self.check_range(self.offset)?;
             let detail = "the segment doesn't follow the one before it";
             let error = Error::corruption(&next.path, 0, detail);
             return Err(error.with_damaged_offsets(self.offset..next.header.base_offset));
@@ -196,16 +199,21 @@ impl Cursor {
         let segments = self.partition.segments.load();
         let at = segments.partition_point(|slot| slot.base_offset <= self.offset);
         let Some(slot) = at.checked_sub(1).map(|at| &segments[at]) else {
+            // They may have been deleted since the offset was found in range; so may the one that is opened below.
+            self.check_range(self.offset)?;
             let oldest = segments.first().map_or(self.partition.end_offset(), |slot| slot.base_offset);
             let error = Error::corruption(&self.partition.dir, 0, "the segments that held these offsets are missing");
             return Err(error.with_damaged_offsets(self.offset..oldest));
         };
         let next = segments.get(at).map(|next| &**next);
-        let open = slot.get(&*self.partition.env.storage, &self.partition.spec, next);
-        let segment = open.map_err(|error| {
-            let behind = next.map_or(self.partition.end_offset(), |next| next.base_offset);
-            error.with_damaged_offsets(self.offset..behind)
-        })?;
+        let segment = match slot.get(&*self.partition.env.storage, &self.partition.spec, next) {
+            Ok(segment) => segment,
+            Err(error) => {
+                self.check_range(self.offset)?;
+                let behind = next.map_or(self.partition.end_offset(), |next| next.base_offset);
+                return Err(error.with_damaged_offsets(self.offset..behind));
+            }
+        };
         let position = self.walk(&segment);
         self.place = Some((segment, position));
         Ok(())

@@ -325,6 +325,23 @@ fn a_publish_by_somebody_else_is_never_overwritten() {
 }
 
 #[test]
+fn a_reader_whose_next_segment_was_deleted_is_out_of_range_and_nothing_is_damaged() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let expected = append_numbers(&partition, 0..5000);
+    let bases = partition.segment_base_offsets();
+    let mut slow = Cursor::new(&partition, 0).unwrap();
+    slow.next_run(1).unwrap().unwrap();
+    partition.delete_segments_before(bases[2]).unwrap();
+    // The segment that it reads in is still mapped, the one behind it is not.
+    let error = std::iter::repeat_with(|| slow.next_run(1 << 20)).find_map(Result::err).unwrap();
+    assert_eq!((error.kind(), error.resume_offset()), (ErrorKind::OffsetOutOfRange, Some(bases[2])));
+    assert_eq!(slow.position(), bases[1]);
+    slow.seek(bases[2]).unwrap();
+    assert_eq!(slow.next_run(1).unwrap().unwrap().last_offset, expected[bases[2] as usize].0);
+}
+
+#[test]
 fn deleted_segments_go_and_who_reads_in_them_reads_on() {
     let machine = Machine::new();
     let (partition, _) = machine.open();
