@@ -92,8 +92,6 @@ impl LogPosition {
 pub(crate) struct Previous {
     pub(crate) committed: LogPosition,
     pub(crate) next_offset: u64,
-    pub(crate) durable: LogPosition,
-    pub(crate) durable_offset: u64,
     /// Nothing was ever stored at or behind this place.
     pub(crate) reserved: LogPosition,
     /// The id of the segment that the commit word names, and who its file is.
@@ -102,6 +100,11 @@ pub(crate) struct Previous {
 }
 
 impl Previous {
+    /// Whether the space in use wasn't reserved: a damaged word.
+    pub(crate) fn reserved_in_vain(&self) -> bool {
+        self.reserved.sequence() == self.committed.sequence() && self.reserved < self.committed
+    }
+
     /// Whether `file` is the very file that the page's process had as its active segment.
     pub(crate) fn is_segment(&self, segment_id: u64, file: &dyn File) -> bool {
         let identity = file.identity().ok().flatten().map(identity_words);
@@ -161,8 +164,6 @@ impl ControlPage {
         Some(Previous {
             committed,
             next_offset: words[NEXT_OFFSET],
-            durable: LogPosition::from_word(words[DURABLE]),
-            durable_offset: words[DURABLE_OFFSET],
             reserved: LogPosition::from_word(words[RESERVED]),
             segment_id,
             segment_identity: identity.try_into().ok()?,

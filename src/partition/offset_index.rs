@@ -112,7 +112,9 @@ impl OffsetIndex {
         let words = index.region.words();
         let count = words[HEADER_WORDS..].len();
         let sealed = words[SEAL].load(Ordering::Relaxed);
-        if sealed != seal(&words[HEADER_WORDS..]) || len % ENTRY_BYTES != 0 {
+        // The count first, so that a file of any length isn't read for nothing.
+        let complete = sealed >> 32 == count as u64 + 1 && len % ENTRY_BYTES == 0;
+        if !complete || sealed != seal(&words[HEADER_WORDS..]) {
             return None;
         }
         index.count.store(count, Ordering::Release);

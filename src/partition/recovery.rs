@@ -91,7 +91,9 @@ pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Resul
             if let Some(recovered) = opener.open_clean(&checkpoint)? {
                 return Ok(recovered.with_checkpoint(checkpoint));
             }
-            if let Some(found) = page.believed.map_or(Ok(None), |previous| opener.resume(&previous))? {
+            if let Some(found) =
+                page.believed.map_or(Ok(None), |previous| opener.resume(&previous, checkpoint.state()))?
+            {
                 return opener.settle(found, checkpoint);
             }
             Some(checkpoint)
@@ -272,7 +274,12 @@ impl Opener<'_> {
     }
 
     /// The partition as the control page describes it, if its files are the page's and the last frames verify.
-    fn resume(&self, previous: &Previous) -> Result<Option<Unsettled>> {
+    fn resume(&self, previous: &Previous, known: &CheckpointState) -> Result<Option<Unsettled>> {
+        // No check covers the words that move with each append. What can't be is not believed; for what has to be
+        // synced nobody but the checkpoint is asked.
+        if previous.next_offset > known.offset_ceiling || previous.reserved_in_vain() {
+            return Ok(None);
+        }
         let Some(&base) = self.bases.last() else { return Ok(None) };
         let Some((file, header)) = self.intact_file(base)? else { return Ok(None) };
         let end = if previous.is_segment(header.segment_id, &*file) {
@@ -300,7 +307,7 @@ impl Opener<'_> {
         let mut slots = self.sealed_slots();
         slots.push(Arc::new(SegmentSlot::opened(active.clone())));
         let tail = Tail { next_offset: tail.next_offset.max(previous.next_offset), ..tail };
-        let poison = self.sync_from(previous.durable, &slots).err().map(|error| error.to_string());
+        let poison = self.sync_from(known.durable, &slots).err().map(|error| error.to_string());
         Ok(Some(Unsettled { slots, active, end, tail, opening: Opening::Resumed, events: Vec::new(), poison }))
     }
 

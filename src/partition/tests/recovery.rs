@@ -184,6 +184,23 @@ fn caches_that_are_deleted_zeroed_cut_or_noise_are_made_anew() {
 }
 
 #[test]
+fn hints_of_the_control_page_that_cant_be_are_not_believed() {
+    // Log end offset, reserved end, durable mark.
+    for word in [33, 34, 48] {
+        for value in [u64::MAX >> 1, 1 << 40] {
+            let machine = Machine::new();
+            let (partition, _) = machine.open();
+            let expected = append_numbers(&partition, 0..100);
+            drop(partition);
+            machine.write_file(&machine.dir.join("partition.state"), &u64::to_le_bytes(value), word * 8);
+            let (partition, _) = machine.open();
+            assert_eq!(read_all(&partition, 0).unwrap(), expected, "word {word}");
+            assert!(append_numbers(&partition, 0..1)[0].0 < 1 << 30, "word {word}");
+        }
+    }
+}
+
+#[test]
 fn one_good_slot_of_the_checkpoint_is_enough() {
     for slot in [0, 4096] {
         let machine = Machine::new();
