@@ -10,7 +10,7 @@
 //!
 //! # Thread safety
 //! Everything is shared freely. Locks are taken in this order: writer, then sync state, then agenda of the flusher; the
-//! checkpoint's is taken with none of them held.
+//! checkpoint's is taken with none of them held (but by who poisons, who may have the writer's).
 
 mod batch;
 mod checkpoint;
@@ -68,6 +68,8 @@ const RESERVE_STEP_MIN: u64 = 64 << 10;
 const RESERVE_STEP_MAX: u64 = 4 << 20;
 /// Records of a batch are put into frames of about this size.
 const BATCH_FRAME_BYTES: u64 = 1 << 20;
+/// From so many unsynced segments on a flush is due whatever the durability: they stay open until they are synced.
+const UNSYNCED_SEGMENTS: usize = 8;
 /// No flush is pending.
 const NOT_PENDING: u64 = u64::MAX;
 
@@ -117,6 +119,8 @@ pub(crate) struct PartitionLog {
     /// What the durable checkpoint says; raised only behind it.
     offset_ceiling: AtomicU64,
     ceiling_requested: AtomicBool,
+    /// There are many unsynced segments, whose files are all open.
+    flush_requested: AtomicBool,
     epoch: u32,
     checkpoint: Mutex<Checkpoint>,
     sync: Mutex<SyncState>,
@@ -162,6 +166,7 @@ impl PartitionLog {
             start_offset: AtomicU64::new(state.log_start_offset),
             offset_ceiling: AtomicU64::new(if state.clean.is_some() { next_offset } else { state.offset_ceiling }),
             ceiling_requested: AtomicBool::new(false),
+            flush_requested: AtomicBool::new(false),
             epoch: state.epoch,
             checkpoint: Mutex::new(recovered.checkpoint),
             sync: Mutex::new(SyncState { running: false, unsynced: vec![active], folder_changed: false }),
@@ -389,12 +394,9 @@ impl PartitionLog {
         }
         self.control.raise_durable(end, end_offset);
         let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
-        let mut rolled = false;
-        for segment in sealed {
-            rolled = true;
-            self.trim(segment);
-        }
-        if rolled {
+        let sealed: Vec<_> = sealed.inspect(|segment| self.trim(segment)).collect();
+        if !sealed.is_empty() {
+            self.release(&sealed);
             // A later scan then need not go back further than this. Where it can't be written, the scan will: what was
             // asked for is on the device. (A sync that fails here poisons like any other.)
             let written = self.update_checkpoint(|state| (state.durable, state.durable_offset) = (end, end_offset));
@@ -426,6 +428,17 @@ impl PartitionLog {
                 index.seal();
             }
         }
+    }
+
+    /// Leaves segments that need no more syncs to their readers.
+    fn release(&self, sealed: &[&Arc<Segment>]) {
+        self.segments.rcu(|segments| {
+            let release = |slot: &Arc<SegmentSlot>| {
+                let segment = sealed.iter().find(|segment| segment.header.base_offset == slot.base_offset);
+                segment.map_or_else(|| slot.clone(), |segment| Arc::new(SegmentSlot::released(segment)))
+            };
+            segments.iter().map(release).collect::<Vec<_>>()
+        });
     }
 
     /// Base offsets of the segments, oldest first; the last is the active one.

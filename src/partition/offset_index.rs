@@ -84,10 +84,7 @@ impl OffsetIndex {
         let len = index_bytes(segment_bytes);
         let index = if persistent {
             let open = || {
-                if storage.entry_kind(path)?.is_some() {
-                    storage.remove_file(path)?;
-                }
-                let file = storage.open(path, OpenMode::CreateNew)?;
+                let file = new_file(storage, path)?;
                 file.set_len(len)?;
                 file.reserve(0..len.min(4096))?;
                 Ok(Self { region: file.map(len)?, file: Some(file), count: AtomicUsize::new(0) })
@@ -217,9 +214,25 @@ impl OffsetIndex {
         let _ = file.set_len(((HEADER_WORDS + entries.len()) as u64) * ENTRY_BYTES);
     }
 
+    /// Writes one that lives in memory to a file, sealed. It isn't synced: one that is torn is made anew.
+    pub(crate) fn save(&self, storage: &dyn Storage, path: &Path) -> std::io::Result<()> {
+        self.word(SEAL, seal(self.entries()));
+        let words = &self.region.words()[..HEADER_WORDS + self.entries().len()];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
+        new_file(storage, path)?.write_all_at(&bytes, 0)
+    }
+
     fn word(&self, at: usize, value: u64) {
         self.region.words()[at].store(value, Ordering::Relaxed);
     }
+}
+
+/// An empty file in place of what the path holds.
+fn new_file(storage: &dyn Storage, path: &Path) -> std::io::Result<Arc<dyn File>> {
+    if storage.entry_kind(path)?.is_some() {
+        storage.remove_file(path)?;
+    }
+    storage.open(path, OpenMode::CreateNew)
 }
 
 /// The most that the index of a segment of this size takes, header included.
@@ -256,5 +269,21 @@ mod tests {
         new.append(entry);
         new.seal();
         assert_eq!(OffsetIndex::open_sealed(&storage, path, 1).unwrap().last(), Some(entry));
+    }
+
+    #[test]
+    fn one_in_memory_can_be_written_down() {
+        let storage = SimStorage::default();
+        storage.create_dir_all(Path::new("/data")).unwrap();
+        let path = Path::new("/data/00000000000000000000.index");
+        let index = OffsetIndex::create(&storage, path, 1, 1 << 20, false).unwrap();
+        let entries = [4192, 8192].map(|position| Entry { relative_offset: position as u32 / 100, position });
+        entries.map(|entry| index.append(entry));
+        for _ in 0..2 {
+            index.save(&storage, path).unwrap();
+            let saved = OffsetIndex::open_sealed(&storage, path, 1).unwrap();
+            assert_eq!((saved.lookup(80), saved.last()), (Some(entries[0]), Some(entries[1])));
+        }
+        assert!(OffsetIndex::open_sealed(&storage, path, 2).is_none());
     }
 }

@@ -15,7 +15,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -24,7 +24,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use crate::{
-    error::{Error, Repr, Result},
+    error::{Error, ErrorKind, Repr, Result},
     frame::{FrameHeader, FrameSeed},
     partition::{
         PartitionSpec,
@@ -229,18 +229,14 @@ impl Segment {
     }
 
     /// Makes the index of a sealed segment anew, and its file.
+    ///
+    /// In memory, and written from there: a store into a mapped file may need space that isn't there.
     fn rebuild_index(&self, storage: &dyn Storage, end: u64) -> Result<OffsetIndex> {
         let path = index_path(&self.path);
-        let id = self.header.segment_id;
-        let index = OffsetIndex::create(storage, &path, id, end, true)
-            .and_then(|index| {
-                index.reserve(0, end).map_err(|source| Error::io("reserve the index", &path, source))?;
-                Ok(index)
-            })
-            // Where the file can't be made (no space, say), one in memory serves as well.
-            .or_else(|_| OffsetIndex::create(storage, &path, id, end, false))?;
+        let index = OffsetIndex::create(storage, &path, self.header.segment_id, end, false)?;
         self.fill_index(&index, end);
-        index.seal();
+        // Where the file can't be written (no space, say), the one in memory serves as well.
+        let _ = index.save(storage, &path);
         Ok(index)
     }
 
@@ -259,44 +255,50 @@ impl Segment {
     }
 }
 
-/// A segment of the list: known by its name, opened when it is first read.
+/// A segment of the list: known by its name, open while somebody reads it.
+///
+/// A log has any number of segments, a process only so many open files and mappings. So only those that may have to be
+/// synced are held here; the others belong to their readers, who share them.
 #[derive(Debug)]
 pub(crate) struct SegmentSlot {
     pub(crate) base_offset: u64,
     pub(crate) path: PathBuf,
-    segment: OnceLock<Arc<Segment>>,
-    opening: Mutex<()>,
+    held: Option<Arc<Segment>>,
+    /// Locked while it is opened.
+    shared: Mutex<Weak<Segment>>,
 }
 
 impl SegmentSlot {
     pub(crate) fn unopened(base_offset: u64, path: PathBuf) -> Self {
-        Self { base_offset, path, segment: OnceLock::new(), opening: Mutex::new(()) }
+        Self { base_offset, path, held: None, shared: Mutex::default() }
     }
 
     pub(crate) fn opened(segment: Arc<Segment>) -> Self {
-        let slot = Self::unopened(segment.header.base_offset, segment.path.clone());
-        // A new cell is empty, so this sets it.
-        let _ = slot.segment.set(segment);
-        slot
+        Self { held: Some(segment.clone()), ..Self::released(&segment) }
     }
 
-    /// The segment, opened now if it wasn't. `next` is the one behind it, whose header knows where this one ends.
+    /// Of a segment that is sealed and durable.
+    pub(crate) fn released(segment: &Arc<Segment>) -> Self {
+        let (base_offset, path) = (segment.header.base_offset, segment.path.clone());
+        Self { base_offset, path, held: None, shared: Mutex::new(Arc::downgrade(segment)) }
+    }
+
+    /// The segment, opened now if it isn't. `next` is the one behind it, whose header knows where this one ends.
     pub(crate) fn get(
         &self,
         storage: &dyn Storage,
         spec: &PartitionSpec,
         next: Option<&SegmentSlot>,
     ) -> Result<Arc<Segment>> {
-        if let Some(segment) = self.segment.get() {
+        if let Some(segment) = &self.held {
             return Ok(segment.clone());
         }
-        let _opening = self.opening.lock();
-        if let Some(segment) = self.segment.get() {
-            return Ok(segment.clone());
+        let mut shared = self.shared.lock();
+        if let Some(segment) = shared.upgrade() {
+            return Ok(segment);
         }
         let segment = Arc::new(self.open_sealed(storage, spec, next)?);
-        // Nobody else sets it while the lock is held.
-        let _ = self.segment.set(segment.clone());
+        *shared = Arc::downgrade(&segment);
         Ok(segment)
     }
 
@@ -305,7 +307,15 @@ impl SegmentSlot {
         let len = file.len().map_err(|source| Error::io("read the length of", &self.path, source))?;
         let region = file.map(len).map_err(|source| Error::io("map the segment", &self.path, source))?;
         let segment = Segment::new(header, self.path.clone(), file, region, len, None);
-        let successor = next.and_then(|next| next.header(storage, spec).ok()).and_then(|next| next.predecessor);
+        let successor = match next.map(|next| (next, next.header(storage, spec))) {
+            Some((next, Err(error))) if error.kind() == ErrorKind::Io => match storage.entry_kind(&next.path) {
+                Ok(None) => None,
+                // Not to be able to tell right now is no reason to take what is left for all there was.
+                _ => return Err(error),
+            },
+            Some((_, Ok(header))) => header.predecessor,
+            _ => None,
+        };
         match successor {
             Some(Predecessor { segment_id, end_position, .. }) if segment_id == header.segment_id => {
                 segment.seal(end_position);
@@ -325,9 +335,9 @@ impl SegmentSlot {
         Ok(segment)
     }
 
-    /// The segment's header, read from the file where it isn't open.
+    /// The segment's header, read from the file unless it is held.
     fn header(&self, storage: &dyn Storage, spec: &PartitionSpec) -> Result<SegmentHeader> {
-        match self.segment.get() {
+        match &self.held {
             Some(segment) => Ok(segment.header),
             None => Ok(open_file(storage, &self.path, OpenMode::Read, spec, self.base_offset)?.1),
         }

@@ -18,6 +18,7 @@ use std::{
 
 use super::{
     BATCH_FRAME_BYTES, NOT_PENDING, OFFSET_CEILING_STEP, PartitionLog, RESERVE_STEP_MAX, RESERVE_STEP_MIN,
+    UNSYNCED_SEGMENTS,
     control::LogPosition,
     new_segment_header,
     offset_index::{self, Entry},
@@ -152,7 +153,7 @@ impl PartitionLog {
             match step {
                 Step::Published(offsets, end) => {
                     self.wake_waiters();
-                    self.request_ceiling(offsets.end);
+                    self.request_visit(offsets.end);
                     return Ok((offsets, end));
                 }
                 Step::NeedsCeiling(needed) => self.raise_ceiling(needed)?,
@@ -316,6 +317,9 @@ impl PartitionLog {
             let mut sync = self.sync.lock();
             sync.unsynced.push(new.clone());
             sync.folder_changed = true;
+            if sync.unsynced.len() > UNSYNCED_SEGMENTS {
+                self.flush_requested.store(true, Ordering::Release);
+            }
         }
         self.control.set_segment(end.sequence(), header.segment_id, &*new.file);
         self.publish(writer, end)?;
@@ -377,10 +381,12 @@ impl PartitionLog {
         }
     }
 
-    /// Has the ceiling raised in the background once half of the step is used.
-    fn request_ceiling(self: &Arc<Self>, next_offset: u64) {
+    /// Has the ceiling raised in the background once half of the step is used, and segments synced once there are many.
+    fn request_visit(self: &Arc<Self>, next_offset: u64) {
         let left = self.offset_ceiling.load(Ordering::Relaxed).saturating_sub(next_offset);
-        if left < OFFSET_CEILING_STEP / 2 && !self.ceiling_requested.swap(true, Ordering::AcqRel) {
+        let raise = left < OFFSET_CEILING_STEP / 2 && !self.ceiling_requested.swap(true, Ordering::AcqRel);
+        let flush = self.flush_requested.load(Ordering::Relaxed) && self.flush_requested.swap(false, Ordering::AcqRel);
+        if raise || flush {
             self.env.flusher.schedule(self, Instant::now());
         }
     }

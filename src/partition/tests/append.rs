@@ -362,3 +362,46 @@ fn deleted_segments_go_and_who_reads_in_them_reads_on() {
     machine.now_ms.fetch_add(1, Ordering::Relaxed);
     assert_eq!(read_all(&partition, bases[2]).unwrap(), expected[bases[2] as usize..]);
 }
+
+/// Files below `root` that this process has open or mapped.
+#[cfg(target_os = "linux")]
+fn held_files(root: &Path) -> (usize, usize) {
+    let open =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    (open.filter(|path| path.starts_with(root)).count(), maps.matches(root.to_str().unwrap()).count())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn neither_writing_nor_reading_many_segments_holds_their_files() {
+    use crate::storage::fs::FsStorage;
+    for positional_appends in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let machine = Machine::new();
+        let env = Environment {
+            storage: Arc::new(FsStorage),
+            clock: crate::clock::Clock::System,
+            flusher: Flusher::start().unwrap(),
+            positional_appends,
+        };
+        let (partition, _) = PartitionLog::open(&env, root.path(), machine.spec.clone()).unwrap();
+        let mut expected = Vec::new();
+        for number in 0..60 {
+            expected.extend(append_numbers(&partition, number..number + 1));
+            partition.roll().unwrap();
+        }
+        // Nobody asked for a flush. The next append finds too much unsynced.
+        expected.extend(append_numbers(&partition, 60..61));
+        let start = Instant::now();
+        while held_files(root.path()).0 > 30 {
+            assert!(start.elapsed() < Duration::from_secs(30), "{:?}", held_files(root.path()));
+            thread::yield_now();
+        }
+        partition.flush().unwrap();
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        let (open, mapped) = held_files(root.path());
+        assert!(open < 10 && mapped < 10, "{open} open, {mapped} mapped");
+        partition.close().unwrap();
+    }
+}
