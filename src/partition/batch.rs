@@ -10,7 +10,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{PartitionLog, segment::Segment};
+use super::{PartitionSpec, segment::Segment};
 use crate::{
     frame::{self, FrameHeader, RecordViews},
     record::RecordRef,
@@ -19,7 +19,7 @@ use crate::{
 /// Verified frames of one segment.
 #[derive(Clone)]
 pub(crate) struct Run {
-    pub(super) partition: Arc<PartitionLog>,
+    pub(super) spec: Arc<PartitionSpec>,
     pub(super) segment: Arc<Segment>,
     /// File positions of the first frame and behind the last.
     pub(super) start: u64,
@@ -57,8 +57,8 @@ impl Run {
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
-            .field("topic", &self.partition.spec().topic)
-            .field("partition", &self.partition.spec().number)
+            .field("topic", &self.spec.topic)
+            .field("partition", &self.spec.number)
             .field("from_offset", &self.from_offset)
             .field("last_offset", &self.last_offset)
             .field("records", &self.records)
@@ -176,7 +176,7 @@ impl<'a> Iterator for RunRecords<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<RecordRef<'a>> {
-        let spec = self.run.partition.spec();
+        let spec = &*self.run.spec;
         loop {
             if let Some(frame) = &mut self.frame {
                 for view in &mut frame.views {

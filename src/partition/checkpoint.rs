@@ -250,3 +250,92 @@ impl Checkpoint {
             .map_err(|source| CheckpointFault::Sync(Error::io("sync the checkpoint", &self.path, source)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sim::SimStorage;
+
+    fn state() -> CheckpointState {
+        CheckpointState {
+            topic_id: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
+            partition: 3,
+            log_start_offset: 5,
+            durable: LogPosition::new(7, 4192).unwrap(),
+            durable_offset: 11,
+            offset_ceiling: 13,
+            epoch: 17,
+            poisoned: true,
+            clean: Some(CleanMark { segment_id: 19, end_position: 4192, next_offset: 23, last_time_ms: -1 }),
+        }
+    }
+
+    #[test]
+    fn a_slot_lies_in_the_file_as_documented() {
+        let slot = state().encode(29);
+        let mut expected = Vec::new();
+        expected.extend(b"tidechk\0");
+        expected.extend(1_u32.to_le_bytes());
+        expected.extend(3_u32.to_le_bytes());
+        expected.extend(29_u64.to_le_bytes());
+        expected.extend(0..16);
+        for number in [5_u64, 7, 4192, 11, 13] {
+            expected.extend(number.to_le_bytes());
+        }
+        expected.extend(17_u32.to_le_bytes());
+        expected.extend(3_u32.to_le_bytes());
+        for number in [19_u64, 4192, 23, u64::MAX] {
+            expected.extend(number.to_le_bytes());
+        }
+        expected.extend(crc32fast::hash(&expected).to_le_bytes());
+        assert_eq!(slot[..], expected);
+        assert_eq!(CheckpointState::decode(&slot), Some((29, state())));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_refused() {
+        let slot = state().encode(1);
+        for bit in 0..slot.len() * 8 {
+            let mut damaged = slot;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(CheckpointState::decode(&damaged), None, "bit {bit}");
+        }
+        for len in 0..slot.len() {
+            assert_eq!(CheckpointState::decode(&slot[..len]), None, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn the_next_state_goes_into_the_other_slot_and_the_newest_counts() {
+        let storage = SimStorage::default();
+        let dir = Path::new("/data");
+        storage.create_dir_all(dir).unwrap();
+        let mut checkpoint = Checkpoint::create(&storage, dir, state()).unwrap();
+        for epoch in 18..25 {
+            let before = storage.read(&dir.join(FILE_NAME), 8192).unwrap();
+            let old = checkpoint.slot;
+            checkpoint.write(CheckpointState { epoch, ..state() }).unwrap();
+            let after = storage.read(&dir.join(FILE_NAME), 8192).unwrap();
+            let slot = |bytes: &[u8]| bytes[old as usize * 4096..][..SLOT_BYTES].to_vec();
+            assert_eq!(slot(&before), slot(&after), "the slot that counted is untouched");
+            checkpoint = Checkpoint::open(&storage, dir).unwrap().unwrap();
+            assert_eq!(checkpoint.state().epoch, epoch);
+        }
+    }
+
+    #[test]
+    fn the_first_write_after_an_open_makes_sure_of_the_slot_that_was_read() {
+        use crate::storage::sim::faults::Operation::{SyncData, Write};
+        let storage = SimStorage::default();
+        let dir = Path::new("/data");
+        storage.create_dir_all(dir).unwrap();
+        Checkpoint::create(&storage, dir, state()).unwrap();
+        let mut checkpoint = Checkpoint::open(&storage, dir).unwrap().unwrap();
+        storage.take_trace();
+        checkpoint.write(state()).unwrap();
+        let operations: Vec<_> = storage.take_trace().into_iter().map(|it| it.operation).collect();
+        assert_eq!(operations, [Write, SyncData, Write, SyncData]);
+        checkpoint.write(state()).unwrap();
+        assert_eq!(storage.take_trace().len(), 2);
+    }
+}

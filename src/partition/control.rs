@@ -18,6 +18,7 @@
 //! the count of sleepers after it; a sleeper raises the count and loads the word after it. So one sees the other.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -176,12 +177,17 @@ impl ControlPage {
     /// Maps the page for a partition that was just recovered or created, and fills it anew; a mark of poison goes only
     /// if `poisoned` is unset.
     ///
+    /// Where the disk is too full even for this page, it lives in plain memory: a killed process then costs a scan.
+    ///
     /// With `persistent` unset (file systems where a store into a reserved page may need new space, which a map can
     /// only answer with a signal) the page lives in plain memory, and the file is left empty.
     pub(crate) fn create(storage: &dyn Storage, dir: &Path, persistent: bool, poisoned: bool) -> Result<Self> {
         let path = dir.join(FILE_NAME);
-        let region =
-            Self::map(storage, &path, persistent).map_err(|source| Error::io("map the control page", &path, source))?;
+        let region = match Self::map(storage, &path, persistent) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Self::map(storage, &path, false),
+            mapped => mapped,
+        };
+        let region = region.map_err(|source| Error::io("map the control page", &path, source))?;
         let page = Self { region: region.0 };
         for (at, word) in page.region.words().iter().enumerate() {
             if at != POISONED || !poisoned {
@@ -195,8 +201,10 @@ impl ControlPage {
         Ok(page)
     }
 
-    fn map(storage: &dyn Storage, path: &PathBuf, persistent: bool) -> std::io::Result<(Region, Option<FileIdentity>)> {
+    fn map(storage: &dyn Storage, path: &PathBuf, persistent: bool) -> io::Result<(Region, Option<FileIdentity>)> {
         if !persistent {
+            // So that no later open finds an old page; if it stays, its identity won't match, or its words are zeros.
+            let _ = storage.remove_file(path);
             return Ok((crate::storage::anonymous_region(PAGE_BYTES)?, None));
         }
         let mode = match storage.entry_kind(path)? {
@@ -293,10 +301,10 @@ impl ControlPage {
     }
 
     /// Tells who the file of the segment `sequence` is. To be called before the commit word names it.
-    pub(crate) fn set_segment(&self, sequence: u32, segment_id: u64, identity: Option<FileIdentity>) {
+    pub(crate) fn set_segment(&self, sequence: u32, segment_id: u64, file: &dyn File) {
         let slot = segment_slot(sequence);
-        // An unknown identity is stored as one that no file has, so that the page isn't believed.
-        let identity = identity.map_or([0; IDENTITY_WORDS], identity_words);
+        // One that the system can't tell is stored as what no file has, so that the page isn't believed.
+        let identity = file.identity().ok().flatten().map_or([0; IDENTITY_WORDS], identity_words);
         let check = check(&[&[u64::from(sequence), segment_id], &identity[..]].concat());
         self.fill(slot, &[sequence.into(), segment_id, check]);
         self.fill(slot + 3, &identity);

@@ -153,7 +153,7 @@ impl Cursor {
         self.place = Some((segment.clone(), position + at as u64));
         let Some(start) = start else { return Ok(None) };
         let run = Run {
-            partition: self.partition.clone(),
+            spec: self.partition.spec.clone(),
             segment: segment.clone(),
             start: position + start as u64,
             end: position + at as u64,

@@ -107,7 +107,7 @@ impl PartitionSpec {
 #[derive(Debug)]
 pub(crate) struct PartitionLog {
     env: Environment,
-    spec: PartitionSpec,
+    spec: Arc<PartitionSpec>,
     dir: PathBuf,
     control: ControlPage,
     writer: Mutex<Writer>,
@@ -152,8 +152,7 @@ impl PartitionLog {
         let state = *checkpoint.state();
         control.initialize(end, next_offset, state.durable.min(end), state.durable_offset.min(next_offset));
         control.set_reserved(end);
-        let identity = active.file.identity().map_err(|source| Error::io("identify", &active.path, source))?;
-        control.set_segment(end.sequence(), active.header.segment_id, identity);
+        control.set_segment(end.sequence(), active.header.segment_id, &*active.file);
         let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
         let partition = Arc::new(Self {
             env: env.clone(),
@@ -173,7 +172,7 @@ impl PartitionLog {
             finished: AtomicBool::new(false),
             poison: OnceLock::new(),
             control,
-            spec,
+            spec: Arc::new(spec),
         });
         if let Some(reason) = recovered.poison {
             partition.poison(&reason);

@@ -22,7 +22,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     partition::{
         Environment, OFFSET_CEILING_STEP, PartitionSpec, RESERVE_STEP_MIN,
         checkpoint::{Checkpoint, CheckpointState},
@@ -306,7 +306,6 @@ impl Opener<'_> {
 
     /// Opens a segment's file for writing. `None` if its header is damaged, which the scan looks into.
     pub(crate) fn intact_file(&self, base: u64) -> Result<Option<(Arc<dyn File>, SegmentHeader)>> {
-        use crate::error::ErrorKind;
         match open_file(self.storage(), &self.path(base), OpenMode::ReadWrite, self.spec, base) {
             Ok(opened) => Ok(Some(opened)),
             Err(error) if error.kind() == ErrorKind::Corruption => Ok(None),
@@ -323,25 +322,32 @@ impl Opener<'_> {
         end: u64,
     ) -> Result<Arc<Segment>> {
         let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes())?;
-        let len = segment.region.len() as u64;
-        let path = index_path(&segment.path);
-        let persistent = !self.env.positional_appends;
-        let found = if persistent {
-            OffsetIndex::open_active(self.storage(), &path, header.segment_id, len, end)
-                .filter(|index| index.last().is_none_or(|entry| segment.names_a_frame(entry, end)))
-        } else {
-            None
-        };
-        let index = match found {
-            Some(index) => index,
-            None => OffsetIndex::create(self.storage(), &path, header.segment_id, len, persistent)?,
-        };
-        index.reserve(0, end).map_err(|source| Error::io("reserve the index", &path, source))?;
+        let index = self.active_index(&segment, end)?;
         if index.last().is_none() {
             segment.fill_index(&index, end);
         }
         segment.set_index(index);
         Ok(Arc::new(segment))
+    }
+
+    /// The index of the active segment: the one that is there, a new one, or, where the disk is too full for either, one
+    /// that lives in memory.
+    fn active_index(&self, segment: &Segment, end: u64) -> Result<OffsetIndex> {
+        let path = index_path(&segment.path);
+        let (id, len) = (segment.header.segment_id, segment.region.len() as u64);
+        let make = |persistent| OffsetIndex::create(self.storage(), &path, id, len, persistent);
+        let reserved = |index: OffsetIndex| {
+            index.reserve(0, end).map_err(|source| Error::io("reserve the index", &path, source)).map(|()| index)
+        };
+        if self.env.positional_appends {
+            return make(false);
+        }
+        let found = OffsetIndex::open_active(self.storage(), &path, id, len, end)
+            .filter(|index| index.last().is_none_or(|entry| segment.names_a_frame(entry, end)));
+        match found.map_or_else(|| make(true), Ok).and_then(reserved) {
+            Err(error) if error.kind() == ErrorKind::StorageFull => make(false),
+            outcome => outcome,
+        }
     }
 
     /// Syncs the segments that `durable` doesn't cover, and the folder.

@@ -304,7 +304,6 @@ impl PartitionLog {
         let new = Segment::create(&*self.env.storage, &self.dir, header, len, reserve, persistent)?;
         let new = Arc::new(new);
         let end = position(&new, DATA_START)?;
-        let identity = new.file.identity().map_err(|source| Error::io("identify", &new.path, source))?;
 
         old.seal(old_end);
         self.segments.rcu(|segments| {
@@ -317,7 +316,7 @@ impl PartitionLog {
             sync.unsynced.push(new.clone());
             sync.folder_changed = true;
         }
-        self.control.set_segment(end.sequence(), header.segment_id, identity);
+        self.control.set_segment(end.sequence(), header.segment_id, &*new.file);
         self.publish(writer, end)?;
         let reserved = if self.env.positional_appends { DATA_START } else { reserve };
         self.control.set_reserved(position(&new, reserved)?);

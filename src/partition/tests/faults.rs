@@ -207,3 +207,31 @@ fn a_closed_partition_answers_closed_and_can_be_read() {
     assert_eq!(partition.roll().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(read_all(&partition, 0).unwrap(), expected);
 }
+
+#[test]
+fn a_full_disk_doesnt_keep_a_partition_from_being_opened_and_read() {
+    for close in [true, false] {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        let expected = append_numbers(&partition, 0..3000);
+        if close {
+            partition.close().unwrap();
+        }
+        drop(partition);
+        // Not even the caches are there any more.
+        for name in machine.files().iter().filter(|name| name.ends_with(".index") || *name == "partition.state") {
+            machine.storage.remove_file(&machine.dir.join(name)).unwrap();
+        }
+        machine.storage.limit_space(Some(0));
+        let (partition, report) = machine.open();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        assert_eq!(read_all(&partition, 2000).unwrap(), expected[2000..]);
+        while let Ok(offset) = partition.append(&Record::new("x"), None) {
+            assert!(offset < 10_000_000, "the disk is full");
+        }
+        machine.storage.limit_space(None);
+        partition.append(&Record::new("on"), Some(Durability::Synced)).unwrap();
+        partition.close().unwrap();
+    }
+}
