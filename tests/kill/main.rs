@@ -9,10 +9,10 @@
 #![allow(clippy::unwrap_used)]
 
 #[cfg(target_os = "linux")]
+mod child;
+#[cfg(target_os = "linux")]
 #[path = "../common/mod.rs"]
 mod common;
-#[cfg(target_os = "linux")]
-mod child;
 #[cfg(target_os = "linux")]
 mod ledger;
 #[cfg(target_os = "linux")]
