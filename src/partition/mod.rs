@@ -483,21 +483,25 @@ impl PartitionLog {
         sync.map_err(|source| self.sync_failed(&active.path, source))?;
         let segment_id = active.header.segment_id;
         let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
-        let checkpoint = self.checkpoint.lock();
-        if checkpoint.state().clean == Some(mark) {
-            // Nothing was appended since it was opened.
-            self.finished.store(true, Ordering::Release);
-            return Ok(());
+        // Unless nothing was appended since it was opened. Until the mark is written, the page is what a process that is
+        // killed leaves to believe.
+        if !self.is_marked(mark) {
+            self.update_checkpoint(|state| {
+                self.finished.store(true, Ordering::Release);
+                (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
+                state.clean = Some(mark);
+            })?;
         }
-        drop(checkpoint);
-        // Until the mark is written the page is what a killed process leaves to believe.
-        self.update_checkpoint(|state| {
-            self.finished.store(true, Ordering::Release);
-            (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
-            state.clean = Some(mark);
-        })?;
         self.control.make_invalid();
         Ok(())
+    }
+
+    /// Whether the checkpoint has this clean mark already. If so, nothing is written to it any more.
+    fn is_marked(&self, mark: CleanMark) -> bool {
+        let checkpoint = self.checkpoint.lock();
+        let marked = checkpoint.state().clean == Some(mark);
+        self.finished.fetch_or(marked, Ordering::AcqRel);
+        marked
     }
 }
 
