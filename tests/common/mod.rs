@@ -16,6 +16,19 @@ use std::{
 
 use tidelog::{Durability, Log, LogOptions, Partition, Record};
 
+/// Whether a process that is killed leaves a control page to believe in this folder: appends go through maps here, and
+/// the system tells the mount's unique number (`STATX_MNT_ID_UNIQUE`, since Linux 6.8) and a file's time of birth.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_believable(folder: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statfs, statx};
+    /// ext4, xfs, tmpfs.
+    const MAPPED: [u32; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
+    let wanted = StatxFlags::from_bits_retain(0x4000) | StatxFlags::BTIME;
+    let told = statx(CWD, folder, AtFlags::empty(), wanted)
+        .is_ok_and(|found| StatxFlags::from_bits_retain(found.stx_mask).contains(wanted));
+    told && statfs(folder).is_ok_and(|found| MAPPED.contains(&(found.f_type as u32)))
+}
+
 /// SplitMix64 (Steele, Lea and Flood 2014): numbers that a seed decides.
 pub(crate) struct Random(pub(crate) u64);
 

@@ -112,7 +112,10 @@ impl Ballast {
         use std::io::Write;
         let path = folder.join("ballast");
         let mut file = std::fs::File::create(&path).unwrap();
-        while file.write_all(&[0x55; 4096]).and_then(|()| file.sync_data()).is_ok() {}
+        for piece in [vec![0x55; 1 << 20], vec![0x55; 4096]] {
+            while file.write_all(&piece).is_ok() {}
+        }
+        let _ = file.sync_all();
         let len = file.metadata().unwrap().len() / 4096 * 4096;
         file.set_len(len.saturating_sub(leave)).unwrap();
         file.sync_all().unwrap();

@@ -25,9 +25,8 @@ pub(crate) struct Ledger {
     places: BTreeMap<Place, PlaceLedger>,
     /// Every record that was read.
     known: HashSet<RecordId>,
-    /// The system tells enough of files and mounts for a control page to be believed. Where it doesn't, every opening
-    /// is a scan, and offsets may jump.
-    strict: bool,
+    /// Killed processes leave a control page to believe. Where they don't, every opening is a scan, and offsets may jump.
+    pub(crate) strict: bool,
     /// Topics that were surely created.
     made: BTreeSet<u64>,
     pub(crate) counts: Counts,

@@ -6,7 +6,7 @@
 //!
 //! `TIDELOG_KILLS` is the number of kills (default 200), `TIDELOG_SEED` what the moments are drawn from.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 #[cfg(target_os = "linux")]
 mod child;

@@ -15,7 +15,7 @@ use tidelog::{Consumer, Log, RecoveryEvent, TopicConfig};
 
 use crate::{
     child::{self, Task},
-    common::{Random, process},
+    common::{Random, is_believable, process},
     ledger::{Counts, Ledger},
     plan::{GROUP, How, MESSAGE_BYTES, Message, Place, TOPICS, made_topic, open},
 };
@@ -184,7 +184,7 @@ impl<'a> Folder<'a> {
             let (topic, number) = (found.topic(), found.partition());
             let cut = |event: &RecoveryEvent| matches!(event, RecoveryEvent::TornTail(_));
             // What a scan cuts is a record that was being written, so it is fine where only a scan is possible.
-            if let Some(event) = found.events().iter().find(|event| !cut(event) || is_believable(&self.path)) {
+            if let Some(event) = found.events().iter().find(|event| !cut(event) || self.ledger.strict) {
                 self.ledger.faults.push(format!("{topic}-{number}: {event}"));
             }
             if let Some(place) = Place::of(topic, number) {
@@ -209,15 +209,6 @@ impl<'a> Folder<'a> {
         self.killed_at_work = false;
         Ok(())
     }
-}
-
-/// Whether the system tells what a control page is believed by: the mount's unique number (`STATX_MNT_ID_UNIQUE`, since
-/// Linux 6.8) and the file's time of birth.
-fn is_believable(folder: &Path) -> bool {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    let wanted = StatxFlags::from_bits_retain(0x4000) | StatxFlags::BTIME;
-    statx(CWD, folder, AtFlags::empty(), wanted)
-        .is_ok_and(|found| StatxFlags::from_bits_retain(found.stx_mask).contains(wanted))
 }
 
 fn consumer(log: &Log) -> tidelog::Result<Consumer> {
