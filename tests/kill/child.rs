@@ -109,8 +109,10 @@ fn work(log: &Log, pipe: &Pipe, consumer: Consumer, task: &Task, life: u64) {
             return;
         }
         if seeds[4] % 8 == 0 {
-            log.ensure_topic(&made_topic(task.round), TopicConfig::with_partitions(1)).unwrap();
-            pipe.say(&[Message::MadeTopic(task.round)]);
+            match log.ensure_topic(&made_topic(task.round), TopicConfig::with_partitions(1)) {
+                Ok(_) => pipe.say(&[Message::MadeTopic(task.round)]),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}"),
+            }
         }
         loop {
             thread::sleep(Duration::from_millis(4));
@@ -127,7 +129,8 @@ fn append(topics: &[Topic], pipe: &Pipe, writer: u64, seed: u64, stop: &AtomicBo
         let call = Call::new(RecordId { writer, number });
         match append_call(&topics[call.topic], &call) {
             Ok(acknowledged) => pipe.say(&acknowledged),
-            Err(error) if error.kind() == ErrorKind::Closed => return,
+            // A full disk ends this thread's work; what the others, and later processes, do is worth as much.
+            Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::StorageFull) => return,
             Err(error) => panic!("{error}"),
         }
         number += call.records;
@@ -176,6 +179,7 @@ fn consume(mut consumer: Consumer, pipe: &Pipe, seed: u64, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         match consume_once(&mut consumer, pipe, &mut random) {
             Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => thread::sleep(Duration::from_millis(1)),
             Err(error) if error.kind() == ErrorKind::Closed => return,
             Err(error) => panic!("{error}"),
         }

@@ -11,18 +11,23 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tidelog::{Consumer, Log, RecoveryEvent, TopicConfig};
+use tempfile::TempDir;
+use tidelog::{Consumer, ErrorKind, Log, RecoveryEvent, TopicConfig};
 
 use crate::{
     child::{self, Task},
-    common::{Random, is_believable, process},
+    common::{
+        Random, is_believable,
+        mount::{Mount, skip},
+        process,
+    },
     ledger::{Counts, Ledger},
     plan::{GROUP, How, MESSAGE_BYTES, Message, Place, TOPICS, made_topic, open},
 };
 
 /// Kills before a new folder is begun, so that checks stay fast.
 const KILLS_A_FOLDER: u64 = 50;
-/// A memory file system, for every other folder: there the disk's slow syncs don't hide fast races.
+/// A memory file system.
 const MEMORY: &str = "/dev/shm";
 /// Faults that are printed of one folder at most.
 const FAULTS_SHOWN: usize = 20;
@@ -48,22 +53,15 @@ fn kill_children() -> Result<(), Failed> {
     let mut total = Counts::default();
     let mut killed = 0;
     while killed < kills {
-        let in_memory = killed / KILLS_A_FOLDER % 2 == 1 && Path::new(MEMORY).is_dir();
-        let folder = if in_memory { tempfile::tempdir_in(MEMORY) } else { tempfile::tempdir() }?;
+        let folder = Ground::choose(killed / KILLS_A_FOLDER)?;
         let rounds = KILLS_A_FOLDER.min(kills - killed);
         let ledger = Folder::new(folder.path(), &mut random).run(rounds)?;
         killed += rounds;
         add(&mut total, &ledger.counts);
         if !ledger.faults.is_empty() {
             let shown = ledger.faults.iter().take(FAULTS_SHOWN).map(String::as_str).collect::<Vec<_>>().join("\n  ");
-            let kept = folder.keep();
             println!("{}", closing_line(killed, &total));
-            return Err(format!(
-                "{} faults, the folder is kept in {}:\n  {shown}",
-                ledger.faults.len(),
-                kept.display()
-            )
-            .into());
+            return Err(format!("{} faults in {}:\n  {shown}", ledger.faults.len(), folder.keep()).into());
         }
     }
     println!("{}", closing_line(killed, &total));
@@ -71,6 +69,44 @@ fn kill_children() -> Result<(), Failed> {
         return Err("nothing was acknowledged, or nothing resumed: the test tests nothing".into());
     }
     Ok(())
+}
+
+/// Where a folder is.
+enum Ground {
+    Folder(TempDir),
+    SmallDisk(Mount),
+}
+
+impl Ground {
+    /// The disk, a memory file system (where the disk's slow syncs don't hide fast races), a disk that gets full.
+    fn choose(turn: u64) -> Result<Self, Failed> {
+        match turn % 4 {
+            1 if Path::new(MEMORY).is_dir() => Ok(Self::Folder(tempfile::tempdir_in(MEMORY)?)),
+            3 => match Mount::new("tmpfs", "size=8m") {
+                Ok(mount) => Ok(Self::SmallDisk(mount)),
+                Err(reason) => {
+                    skip("mount", &format!("no kills on a full disk: {reason}"))?;
+                    Ok(Self::Folder(tempfile::tempdir()?))
+                }
+            },
+            _ => Ok(Self::Folder(tempfile::tempdir()?)),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder.path(),
+            Self::SmallDisk(mount) => mount.path(),
+        }
+    }
+
+    /// Leaves what is there to be looked at, where that is possible; says where.
+    fn keep(self) -> String {
+        match self {
+            Self::Folder(folder) => folder.keep().display().to_string(),
+            Self::SmallDisk(_) => "a small disk".into(),
+        }
+    }
 }
 
 fn closing_line(kills: u64, counts: &Counts) -> String {
@@ -201,7 +237,10 @@ impl<'a> Folder<'a> {
         let made = made_topic(round);
         if self.path.join(format!("{made}-0")).exists() {
             // The child had begun to create it: it is there, or it can be created.
-            log.ensure_topic(&made, TopicConfig::with_partitions(1))?;
+            match log.ensure_topic(&made, TopicConfig::with_partitions(1)) {
+                Err(error) if error.kind() != ErrorKind::StorageFull => return Err(error.into()),
+                _ => {}
+            }
         }
         if self.random.below(2) == 0 {
             log.close()?;
