@@ -147,12 +147,13 @@ impl PartitionLog {
     pub(crate) fn open(env: &Environment, dir: &Path, spec: PartitionSpec) -> Result<(Arc<Self>, PartitionRecovery)> {
         let recovered = recovery::open(env, dir, &spec)?;
         let poisoned = recovered.poison.is_some();
-        let control = ControlPage::create(&*env.storage, dir, !env.positional_appends, poisoned)?;
+        let resumed = recovered.report.opening() == Opening::Resumed;
+        let control = ControlPage::create(&*env.storage, dir, !env.positional_appends, poisoned, resumed)?;
         let Recovered { active, end, next_offset, ref checkpoint, .. } = recovered;
         let state = *checkpoint.state();
+        control.set_segment(end.sequence(), active.header.segment_id, &*active.file);
         control.initialize(end, next_offset, state.durable.min(end), state.durable_offset.min(next_offset));
         control.set_reserved(end);
-        control.set_segment(end.sequence(), active.header.segment_id, &*active.file);
         let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
         let partition = Arc::new(Self {
             env: env.clone(),
@@ -468,7 +469,6 @@ impl PartitionLog {
             std::mem::forget(self.sync.lock().unsynced.clone());
             return Err(error);
         }
-        self.control.make_invalid();
         if let Some(index) = active.index() {
             index.seal();
         }
@@ -484,11 +484,14 @@ impl PartitionLog {
             return Ok(());
         }
         drop(checkpoint);
+        // Until the mark is written the page is what a killed process leaves to believe.
         self.update_checkpoint(|state| {
             self.finished.store(true, Ordering::Release);
             (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
             state.clean = Some(mark);
-        })
+        })?;
+        self.control.make_invalid();
+        Ok(())
     }
 }
 
