@@ -148,7 +148,7 @@ impl Consumer {
         // Before looking, so that what is published in between isn't missed (see `waiter`).
         let mut ticket = self.waiter.ticket();
         let _watch = Watch::new(&self.places, &self.waiter);
-        while self.places.iter().all(|place| place.at_end() && !place.partition().is_closed()) {
+        while self.check_open().is_ok() && self.places.iter().all(Place::at_end) {
             let remaining = remaining(deadline);
             if remaining.is_zero() {
                 return;
@@ -214,7 +214,7 @@ impl Consumer {
         for (topic, partition, offset) in offsets {
             let index = self.index(topic.as_ref(), partition)?;
             let log = self.places[index].partition();
-            let end = log.end_offset();
+            let end = log.settled_end_offset();
             // One before the log start offset is fine: retention may have been faster than the group.
             if offset > end {
                 let valid = log.start_offset()..end;

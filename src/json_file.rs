@@ -20,8 +20,8 @@ use crate::{
 /// The version that this crate writes, and the newest that it reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
-/// What temporary files end with, so that the next open knows them.
-pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
+/// What the names of temporary files end with.
+const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// The most that such a file can have, in bytes; a longer one isn't ours.
 const MAX_BYTES: u64 = 64 << 10;
@@ -68,10 +68,11 @@ pub(crate) fn write<T: Serialize>(
     storage.replace(dir, &format!("{temporary}{TEMPORARY_SUFFIX}"), name, &bytes).map_err(failed)
 }
 
-/// Removes what a crash left of [`write()`] in `dir`.
-pub(crate) fn remove_temporaries(storage: &dyn Storage, dir: &Path) -> Result<()> {
+/// Removes what a crash left of [`write()`] in `dir` with temporary names that begin with `prefix`.
+pub(crate) fn remove_temporaries(storage: &dyn Storage, dir: &Path, prefix: &str) -> Result<()> {
     for entry in storage.list(dir).map_err(|source| Error::io("list", dir, source))? {
-        if entry.kind == EntryKind::File && entry.name.ends_with(TEMPORARY_SUFFIX) {
+        let stem = entry.name.strip_suffix(TEMPORARY_SUFFIX).filter(|stem| stem.starts_with(prefix));
+        if entry.kind == EntryKind::File && stem.is_some() {
             let path = dir.join(entry.name);
             storage.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
         }
@@ -154,9 +155,11 @@ mod tests {
     fn leftovers_of_a_crash_are_removed_and_nothing_else() {
         let storage = storage();
         put(&storage, "{}");
-        storage.open(Path::new("/log/new.tmp"), OpenMode::CreateNew).unwrap();
-        remove_temporaries(&storage, Path::new("/log")).unwrap();
+        for name in ["new-17.tmp", "new-17.json", "users.tmp"] {
+            storage.open(&Path::new("/log").join(name), OpenMode::CreateNew).unwrap();
+        }
+        remove_temporaries(&storage, Path::new("/log"), "new-").unwrap();
         let names: Vec<_> = storage.list(Path::new("/log")).unwrap().into_iter().map(|entry| entry.name).collect();
-        assert_eq!(names, ["content.json"]);
+        assert_eq!(names, ["content.json", "new-17.json", "users.tmp"]);
     }
 }

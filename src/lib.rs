@@ -1,28 +1,128 @@
-//! An embeddable, append-only, segmented log: topics, partitions, consumer groups and replay in a folder, with no server.
+//! An embeddable, append-only, segmented log: topics, partitions, consumer groups and replay in a folder, with no
+//! server. A mini-Kafka that is a library.
+//!
+//! A program adds the crate, opens a folder, and appends records to topics. Services, which are threads of the same
+//! program, read them as groups; each group commits how far it came, so that a program that is killed comes back and
+//! goes on. Appends run at the speed of memory and survive a killed process; each one that asks is on the device when it
+//! returns, and survives power loss.
+//!
+//! # A first program
+//! ```standalone_crate
+//! use std::time::Duration;
+//! use tidelog::{Log, Record, TopicConfig};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # std::env::set_current_dir(dir.path())?;
+//! let log = Log::open("data")?; // creates the folder if it is missing
+//! let orders = log.ensure_topic("orders", TopicConfig::with_partitions(4))?;
+//! orders.append(Record::new("one iPhone").key("customer-42"))?;
+//!
+//! let mut billing = log.consumer("billing").topic("orders").open()?;
+//! for record in &billing.poll(Duration::from_secs(1))? {
+//!     println!("{}-{} at {}: {:?}", record.topic(), record.partition(), record.offset(), record.value());
+//! }
+//! billing.commit()?; // the next run goes on behind what this one has seen
+//! log.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Topics, partitions, keys
+//! A [`Topic`] is divided into partitions, each an ordered sequence of records numbered by *offsets*. Records with the
+//! same key go to the same partition and so keep their order; the partition is the one where Apache Kafka would put the
+//! key. Records without a key stay on one partition for a while and then move on. A [`Record`] can name its partition,
+//! and [`Topic::with_partitioner`] brings another rule. Offsets only grow. They may have gaps, so nobody should expect the
+//! next one to be one more.
+//!
+//! # What survives what
+//! | level | `append` returns when | survives a killed process | survives power loss |
+//! |---|---|---|---|
+//! | [`Durability::Written`] | it is in the page cache | yes | what a flush covered |
+//! | [`Durability::Interval`] (default, 50 ms) | it is in the page cache, a flush is due within the interval | yes | all but about the last interval and the flush itself |
+//! | [`Durability::Synced`] | it is on the device | yes | yes |
+//!
+//! The level is that of the log ([`LogOptions::durability`]), of the topic ([`TopicConfig::durability`]), or of the one
+//! append ([`Topic::append_with`]). [`Log::flush`] makes everything as safe as `Synced`. What power loss takes is always a
+//! suffix of a partition, never a hole in it. Threads that wait for the device at the same time share one sync.
+//!
+//! Most appends never block; [here](Topic#when-an-append-may-block) is when they do.
+//!
+//! # Groups
+//! A [`Consumer`] reads for a group. [`poll`](Consumer::poll) returns what is there, or sleeps until something comes;
+//! [`commit`](Consumer::commit) says that it was dealt with. Groups are independent of each other. Commit *after* the work
+//! and a crash makes some records come again (at least once); commit *before* it and a crash may skip some (at most once).
+//! For an effect that happens exactly once, write down with the effect which offset it came from, and on a restart
+//! [`seek`](Consumer::seek) there.
+//!
+//! To read without a group and without commits, for a replay for instance, there is [`Topic::reader`].
+//!
+//! # When something is wrong
+//! Every error is an [`Error`] with an [`ErrorKind`]. Nothing is skipped silently: records that can't be read are an error
+//! that tells file, position and offsets ([`ErrorKind::Corruption`]), and where reading can go on
+//! ([`Error::resume_offset`]). What opening found and mended after a crash is in [`Log::recovery`]. A full disk is an error
+//! of its own kind; reading goes on, and so do appends once there is space.
+//!
+//! # Where to look
+//! | you want to | see |
+//! |---|---|
+//! | open, create topics, close | [`Log`], [`LogOptions`], [`TopicConfig`] |
+//! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
+//! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
+//! | know how far a group is behind | [`Consumer::lag`] |
+//! | read again, or without a group | [`Topic::reader`], [`Partition::read_from`], [`Start`] |
+//! | keep or send what was read | [`Batch`], [`OwnedRecord`] |
+//! | know what a crash has done | [`Log::recovery`], [`RecoveryReport`] |
+//! | test without files | [`LogOptions::in_memory`] |
+//! | know what is in the files | [`doc`] |
+//!
+//! # What it is not for
+//! Several machines, clients over a network, request and response, network file systems. One process at a time has a
+//! folder open.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// In the order of layers: a file uses only what stands above it, or in its own layer (see `tests/layering.rs`).
+
+// Ground.
 mod clock;
-mod codec;
 mod config;
-mod consumer;
-pub mod doc;
 mod error;
-mod frame;
-mod group;
-mod json_file;
-mod log;
 mod name;
-mod orphan;
-mod partition;
-mod partitioner;
 mod place;
-mod reader;
-mod record;
-mod report;
-mod segment_header;
+mod waiter;
+
+// Files.
 mod storage;
+
+// Records and frames as bytes.
+mod codec;
+mod frame;
+mod record;
+mod segment_header;
+
+// One partition on disk.
+mod partition;
+
+// Topics.
+mod json_file;
+mod orphan;
+mod partitioner;
+mod report;
 mod topic;
 mod topics;
-mod waiter;
+
+// Groups.
+mod group;
+
+// Clients.
+mod consumer;
+mod reader;
+
+// Root.
+mod log;
+
+pub mod doc;
 
 pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 pub use consumer::{Consumer, ConsumerBuilder, Lag, PartitionLag};
@@ -36,9 +136,29 @@ pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 pub use report::{Finding, RecoveryReport};
 pub use topic::{Partition, Topic};
 
+/// Handles are shared and sent by users: a change that takes this away doesn't compile.
+const _: () = {
+    const fn shared<T: Send + Sync + Clone>() {}
+    const fn sent<T: Send>() {}
+    shared::<Log>();
+    shared::<Topic>();
+    shared::<Partition>();
+    shared::<Batch>();
+    shared::<OwnedRecord>();
+    sent::<Consumer>();
+    sent::<Reader>();
+    sent::<PartitionRecords>();
+    sent::<Error>();
+};
+
 /// What the fuzz targets call.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::{frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header};
 }
+
+/// Compiles the README's program.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

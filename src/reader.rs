@@ -237,7 +237,12 @@ impl Partition {
 }
 
 fn open_place(partition: &Arc<PartitionLog>, start: Start) -> Result<Place> {
-    if partition.is_closed() { Err(Repr::Closed.into()) } else { Place::at(partition, start) }
+    check_open(partition)?;
+    Place::at(partition, start)
+}
+
+fn check_open(partition: &PartitionLog) -> Result<()> {
+    if partition.is_closed() { Err(Repr::Closed.into()) } else { Ok(()) }
 }
 
 impl Reader {
@@ -257,9 +262,7 @@ impl Reader {
     ///   likewise.
     /// - [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
-        if self.places.iter().any(|place| place.partition().is_closed()) {
-            return Err(Repr::Closed.into());
-        }
+        self.places.iter().try_for_each(|place| check_open(place.partition()))?;
         let batch = self.turns.read(&mut self.places, BATCH_BYTES)?;
         Ok(if batch.is_empty() { None } else { Some(batch) })
     }
@@ -272,11 +275,8 @@ impl Reader {
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, partition: u32, offset: u64) -> Result<()> {
         let index = self.index(partition)?;
-        let place = &mut self.places[index];
-        if place.partition().is_closed() {
-            return Err(Repr::Closed.into());
-        }
-        place.seek(offset)?;
+        check_open(self.places[index].partition())?;
+        self.places[index].seek(offset)?;
         self.turns.forget_error();
         Ok(())
     }
@@ -342,8 +342,10 @@ impl PartitionRecords {
     /// Goes on at `offset`, also after an error.
     ///
     /// # Errors
-    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), and the position stays.
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), and the position stays;
+    /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, offset: u64) -> Result<()> {
+        check_open(self.place.partition())?;
         self.place.seek(offset)?;
         self.copied = Vec::new().into_iter();
         self.failed = false;
@@ -357,9 +359,7 @@ impl PartitionRecords {
 
     /// Copies the next records; `None` if there are none for now.
     fn copy_more(&mut self) -> Result<Option<()>> {
-        if self.place.partition().is_closed() {
-            return Err(Repr::Closed.into());
-        }
+        check_open(self.place.partition())?;
         let Some(run) = self.place.next_run(RECORDS_BYTES)? else { return Ok(None) };
         let records: Vec<OwnedRecord> = Batch::new(vec![run]).iter().map(|record| record.to_owned()).collect();
         self.copied = records.into_iter();

@@ -41,6 +41,9 @@ pub(crate) const TOPICS_DIR: &str = "topics";
 /// What the name of a topic's file has behind the topic's.
 const FILE_SUFFIX: &str = ".json";
 
+/// What the temporary name of a topic's file has before the topic's id.
+const TEMPORARY_PREFIX: &str = "topic-";
+
 /// The content of a topic's file.
 #[derive(Serialize, Deserialize)]
 struct TopicFile {
@@ -89,7 +92,7 @@ impl Topics {
     fn open_all(&self, report: &mut RecoveryReport) -> Result<()> {
         let dir = self.topics_dir();
         self.env.storage.create_dir_all(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
-        json_file::remove_temporaries(&*self.env.storage, &dir)?;
+        json_file::remove_temporaries(&*self.env.storage, &dir, TEMPORARY_PREFIX)?;
         let names = self.names_of_files()?;
         // All are looked at before the first is opened, which changes files: a newer version's are to stay as they are.
         for name in &names {
@@ -302,7 +305,7 @@ impl Topics {
     /// Writes the topic's file: from then on the topic is there.
     fn write_file(&self, topic: &TopicState) -> Result<()> {
         let topic_id = format!("{:032x}", topic.id);
-        let temporary = format!("topic-{topic_id}");
+        let temporary = format!("{TEMPORARY_PREFIX}{topic_id}");
         let file = TopicFile { format_version: json_file::FORMAT_VERSION, topic_id, config: topic.config.clone() };
         json_file::write(&*self.env.storage, &self.topics_dir(), &temporary, &file_name(&topic.name), &file)
     }

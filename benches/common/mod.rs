@@ -4,7 +4,7 @@
 //! each record is copied behind a header of tidelog's size with a CRC-32 of the payload. No index, no clock, no
 //! publication, no reader.
 
-#![allow(dead_code, reason = "each benchmark uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each benchmark uses its part")]
 
 use std::{fs::File, path::Path};
 

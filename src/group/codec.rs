@@ -41,7 +41,7 @@ pub(crate) struct Committed {
 
 /// A decoded record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Entry<'a> {
+pub(crate) enum Decoded<'a> {
     /// `None`: the table forgets the key.
     Commit(Key<&'a str>, Option<Committed>),
     SnapshotEntry(Key<&'a str>, Committed),
@@ -97,7 +97,7 @@ fn encode_value(committed: Committed) -> [u8; VALUE_BYTES] {
 }
 
 /// Decodes a record.
-pub(crate) fn decode<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Result<Entry<'a>, Undecodable> {
+pub(crate) fn decode<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Result<Decoded<'a>, Undecodable> {
     let mut reader = Reader::new(key.ok_or(Undecodable::Malformed)?);
     let kind = reader.u8().ok_or(Undecodable::Malformed)?;
     if !(KIND_COMMIT..=KIND_SNAPSHOT_END).contains(&kind) {
@@ -107,11 +107,11 @@ pub(crate) fn decode<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Resu
         return Err(Undecodable::Newer(format!("a record of kind {kind} in version {version}")));
     }
     let entry = match kind {
-        KIND_SNAPSHOT_END => decode_end(value).map(Entry::SnapshotEnd),
-        KIND_COMMIT if value.is_none() => decode_key(&mut reader).map(|key| Entry::Commit(key, None)),
+        KIND_SNAPSHOT_END => decode_end(value).map(Decoded::SnapshotEnd),
+        KIND_COMMIT if value.is_none() => decode_key(&mut reader).map(|key| Decoded::Commit(key, None)),
         kind => decode_key(&mut reader).zip(decode_value(value)).map(|(key, committed)| match kind {
-            KIND_COMMIT => Entry::Commit(key, Some(committed)),
-            _ => Entry::SnapshotEntry(key, committed),
+            KIND_COMMIT => Decoded::Commit(key, Some(committed)),
+            _ => Decoded::SnapshotEntry(key, committed),
         }),
     };
     entry.filter(|_| reader.is_empty()).ok_or(Undecodable::Malformed)
@@ -169,13 +169,13 @@ mod tests {
     #[test]
     fn golden_bytes_decode() {
         let bytes = [b"\x01", KEY_BEHIND_KIND].concat();
-        assert_eq!(decode(Some(&bytes), Some(VALUE)), Ok(Entry::Commit(key(), Some(COMMITTED))));
-        assert_eq!(decode(Some(&bytes), None), Ok(Entry::Commit(key(), None)));
+        assert_eq!(decode(Some(&bytes), Some(VALUE)), Ok(Decoded::Commit(key(), Some(COMMITTED))));
+        assert_eq!(decode(Some(&bytes), None), Ok(Decoded::Commit(key(), None)));
         let bytes = [b"\x02", KEY_BEHIND_KIND].concat();
-        assert_eq!(decode(Some(&bytes), Some(VALUE)), Ok(Entry::SnapshotEntry(key(), COMMITTED)));
+        assert_eq!(decode(Some(&bytes), Some(VALUE)), Ok(Decoded::SnapshotEntry(key(), COMMITTED)));
         assert_eq!(decode(Some(&bytes), None), Err(Undecodable::Malformed));
         let value = b"\x01\x03\x02\x00\x00\x00\x00\x00\x00";
-        assert_eq!(decode(Some(b"\x03"), Some(value)), Ok(Entry::SnapshotEnd(0x0203)));
+        assert_eq!(decode(Some(b"\x03"), Some(value)), Ok(Decoded::SnapshotEnd(0x0203)));
     }
 
     #[test]

@@ -72,11 +72,6 @@ impl Groups {
         Ok(Self { offsets, members: Mutex::default() })
     }
 
-    /// What groups have committed.
-    pub(crate) fn offsets(&self) -> &Offsets {
-        &self.offsets
-    }
-
     /// Makes the caller the group's consumer, who sleeps at `waiter`, until the answer is dropped. Kind `GroupInUse`.
     pub(crate) fn join(self: &Arc<Self>, group: &str, waiter: &Arc<Waiter>) -> Result<Member> {
         let mut members = self.members.lock();

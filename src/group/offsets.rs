@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::codec::{self, Committed, Entry, Key, Undecodable};
+use super::codec::{self, Committed, Decoded, Key, Undecodable};
 use crate::{
     config::Durability,
     error::{Error, ErrorKind, Repr, Result},
@@ -200,18 +200,18 @@ impl Fold {
     /// Folds one record.
     fn add(&mut self, partition: &PartitionLog, record: &RecordRef<'_>) -> Result<()> {
         match codec::decode(record.key(), record.value()) {
-            Ok(Entry::SnapshotEntry(key, committed)) => {
+            Ok(Decoded::SnapshotEntry(key, committed)) => {
                 if let Snapshot::Entries(entries) = &mut self.snapshot {
                     *entries += 1;
                 }
                 self.table.insert(owned(key), committed);
             }
-            Ok(Entry::SnapshotEnd(expected)) => {
+            Ok(Decoded::SnapshotEnd(expected)) => {
                 if let Snapshot::Entries(entries) = self.snapshot {
                     self.snapshot = if entries == expected { Snapshot::Whole } else { Snapshot::Broken };
                 }
             }
-            Ok(Entry::Commit(key, committed)) => {
+            Ok(Decoded::Commit(key, committed)) => {
                 if matches!(self.snapshot, Snapshot::Entries(_)) {
                     self.snapshot = Snapshot::Broken;
                 }

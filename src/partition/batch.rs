@@ -42,11 +42,6 @@ impl Run {
         usize::try_from(self.end - self.start).unwrap_or(usize::MAX)
     }
 
-    /// The offset of the last record.
-    pub(crate) fn last_offset(&self) -> u64 {
-        self.last_offset
-    }
-
     fn iter(&self) -> RunRecords<'_> {
         // SAFETY: a run lies below the published end.
         let bytes = unsafe { self.segment.published(self.start, self.end) };

@@ -19,7 +19,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -69,7 +69,7 @@ impl LogPosition {
     pub(crate) fn new(sequence: u64, file_position: u64) -> Option<Self> {
         let fits =
             sequence <= Self::MAX_SEQUENCE.into() && file_position % 8 == 0 && file_position / 8 <= u32::MAX.into();
-        fits.then_some(Self(sequence << 32 | file_position / 8))
+        fits.then_some(Self((sequence << 32) | (file_position / 8)))
     }
 
     /// The segment's sequence number.
@@ -80,11 +80,6 @@ impl LogPosition {
     /// The position in the segment's file, in bytes.
     pub(crate) fn file_position(self) -> u64 {
         (self.0 & u64::from(u32::MAX)) * 8
-    }
-
-    /// The same segment, `bytes` (a multiple of 8) further on.
-    pub(crate) fn advanced(self, bytes: u64) -> Option<Self> {
-        Self::new(self.sequence().into(), self.file_position().checked_add(bytes)?)
     }
 
     fn from_word(word: u64) -> Self {
@@ -212,7 +207,7 @@ impl ControlPage {
         Ok(page)
     }
 
-    fn map(storage: &dyn Storage, path: &PathBuf, persistent: bool) -> io::Result<(Region, Option<FileIdentity>)> {
+    fn map(storage: &dyn Storage, path: &Path, persistent: bool) -> io::Result<(Region, Option<FileIdentity>)> {
         if !persistent {
             // So that no later open finds an old page; if it stays, its identity won't match, or its words are zeros.
             let _ = storage.remove_file(path);
@@ -368,10 +363,8 @@ mod tests {
         assert!(at(0, u64::from(u32::MAX) * 8) < at(1, 0));
         assert_eq!(at(7, 4096).sequence(), 7);
         assert_eq!(at(7, 4096).file_position(), 4096);
-        assert_eq!(at(7, 4096).advanced(8), Some(at(7, 4104)));
         assert_eq!(LogPosition::new(0, 4), None);
         assert_eq!(LogPosition::new(1 << 31, 0), None);
         assert_eq!(LogPosition::new(0, (u64::from(u32::MAX) + 1) * 8), None);
-        assert_eq!(at(7, u64::from(u32::MAX) * 8).advanced(8), None);
     }
 }

@@ -49,10 +49,6 @@ impl Cursor {
         Ok(cursor)
     }
 
-    pub(crate) fn partition(&self) -> &Arc<PartitionLog> {
-        &self.partition
-    }
-
     /// The next record to hand out, or the end of the log.
     pub(crate) fn position(&self) -> u64 {
         self.offset
@@ -67,7 +63,11 @@ impl Cursor {
     }
 
     fn check_range(&self, offset: u64) -> Result<()> {
-        let valid = self.partition.start_offset()..self.partition.end_offset();
+        let mut valid = self.partition.start_offset()..self.partition.end_offset();
+        if offset > valid.end {
+            // It may be that of a record that was just read.
+            valid.end = self.partition.settled_end_offset();
+        }
         if offset >= valid.start && offset <= valid.end {
             return Ok(());
         }

@@ -197,21 +197,15 @@ impl PartitionLog {
         self.control.next_offset()
     }
 
+    /// As [`end_offset`](PartitionLog::end_offset), which trails what readers see by a moment; this one doesn't, but
+    /// waits for the writer.
+    pub(crate) fn settled_end_offset(&self) -> u64 {
+        self.writer.lock().next_offset()
+    }
+
     /// Everything below it is on the device.
     pub(crate) fn durable_offset(&self) -> u64 {
         self.control.durable_offset()
-    }
-
-    /// Bytes of all segments, up to their ends.
-    pub(crate) fn size_bytes(&self) -> u64 {
-        let segments = self.segments.load();
-        let sealed = segments.len().saturating_sub(1);
-        let of_sealed =
-            |slot: &Arc<SegmentSlot>| match self.env.storage.open(&slot.path, crate::storage::OpenMode::Read) {
-                Ok(file) => file.len().unwrap_or(0),
-                Err(_) => 0,
-            };
-        segments[..sealed].iter().map(of_sealed).sum::<u64>() + self.control.committed().file_position()
     }
 
     /// Publishing wakes `waiter` from now on, until [`unwatch`](PartitionLog::unwatch).

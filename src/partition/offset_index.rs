@@ -51,7 +51,7 @@ pub(crate) struct Entry {
 impl Entry {
     fn to_word(self) -> u64 {
         // Positions are multiples of 8 with at most 35 bits: what `LogPosition` admits.
-        u64::from(self.relative_offset) << 32 | self.position / 8
+        (u64::from(self.relative_offset) << 32) | (self.position / 8)
     }
 
     fn from_word(word: u64) -> Self {
@@ -238,5 +238,5 @@ fn seal(entries: &[std::sync::atomic::AtomicU64]) -> u64 {
     for entry in entries {
         hasher.update(&entry.load(Ordering::Relaxed).to_le_bytes());
     }
-    (entries.len() as u64 + 1) << 32 | u64::from(hasher.finalize())
+    ((entries.len() as u64 + 1) << 32) | u64::from(hasher.finalize())
 }

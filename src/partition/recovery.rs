@@ -445,7 +445,7 @@ pub(crate) fn position(segment: &Segment, file_position: u64) -> Result<LogPosit
 
 /// Makes the bytes from `end` to `bound` zeros where they aren't.
 pub(crate) fn zero_behind(file: &Arc<dyn File>, end: u64, bound: u64) -> std::io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut source = FileSource::new(file.clone())?.until(bound);
     let Some(mut dirty) = super::scan::first_nonzero(&mut source, end)? else { return Ok(()) };
     let dirty_end = super::scan::end_of_data(&mut source, dirty)?.min(source.len());

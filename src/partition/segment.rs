@@ -31,7 +31,7 @@ use crate::{
         offset_index::{self, Entry, OffsetIndex},
         scan::Scan,
     },
-    segment_header::{COPY_B_AT, DATA_START, HeaderFault, Predecessor, SEGMENT_HEADER_BYTES, SegmentHeader},
+    segment_header::{COPY_A_AT, COPY_B_AT, DATA_START, HeaderFault, Predecessor, SEGMENT_HEADER_BYTES, SegmentHeader},
     storage::{File, OpenMode, Region, Storage},
 };
 
@@ -98,7 +98,7 @@ impl Segment {
             file.set_len(len)?;
             file.reserve(0..reserve)?;
             let encoded = header.encode();
-            file.write_all_at(&encoded, 0)?;
+            file.write_all_at(&encoded, COPY_A_AT)?;
             file.write_all_at(&encoded, COPY_B_AT)?;
             let region = file.map(len)?;
             storage.rename(&temporary, &path)?;
@@ -346,7 +346,7 @@ pub(crate) fn open_file(
     let file = storage.open(path, mode).map_err(|source| Error::io("open the segment", path, source))?;
     let mut copies = [[0; SEGMENT_HEADER_BYTES]; 2];
     let mut read = [0; 2];
-    for (at, position) in [0, COPY_B_AT].into_iter().enumerate() {
+    for (at, position) in [COPY_A_AT, COPY_B_AT].into_iter().enumerate() {
         read[at] =
             file.read_at(&mut copies[at], position).map_err(|source| Error::io("read the header of", path, source))?;
     }

@@ -1,5 +1,7 @@
 //! Tests of a partition on the simulated storage, where machines reboot, disks fill and syncs fail at will.
 
+#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges of offsets, some with one range")]
+
 mod append;
 mod faults;
 mod recovery;

@@ -1,7 +1,8 @@
 //! A simulated file: its bytes, its blocks, its lock.
 //!
 //! # Invariants
-//! - The map is at least as long as the file; bytes behind the file's end are zero.
+//! - The map is at least as long as the file; bytes behind the file's end are zero, and so are those of blocks that were
+//!   neither reserved nor written (to store there through a region is a breach of the seam's rules).
 //! - Bytes are only ever reached through raw pointers, never through references, since regions alias them.
 //! - What a file's blocks take was taken from the [`Space`], and is given back when the file is dropped.
 //!
@@ -93,7 +94,12 @@ impl FileNode {
 
     pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
         let mut contents = self.contents.write();
-        contents.memory.set_len(len, len)?;
+        let Contents { memory, blocks } = &mut *contents;
+        let old_len = memory.len;
+        for used in blocks.from(len / BLOCK_BYTES) {
+            memory.zero(len.max(used.start * BLOCK_BYTES)..old_len.min(used.end * BLOCK_BYTES));
+        }
+        memory.set_len(len, len)?;
         self.space.give_back(contents.blocks.truncate(len.div_ceil(BLOCK_BYTES)));
         Ok(())
     }
@@ -184,13 +190,10 @@ impl Memory {
         self.map.as_ref().map_or(0, |map| map.len() as u64)
     }
 
-    /// Sets the length; if that takes a new map, one for `capacity` bytes.
+    /// Sets the length; if that takes a new map, one for `capacity` bytes. What is cut off has been zeroed.
     fn set_len(&mut self, len: u64, capacity: u64) -> io::Result<()> {
         if len > self.capacity() {
             self.move_to(capacity)?;
-        }
-        if len < self.len {
-            self.zero(len..self.len);
         }
         self.len = len;
         Ok(())
@@ -219,7 +222,7 @@ impl Memory {
     /// Zeroes a range within the length, block by block, those that aren't zeros already: a store would give memory
     /// to a block that has none.
     fn zero(&mut self, range: Range<u64>) {
-        let Some(map) = &self.map else { return };
+        let (Some(map), false) = (&self.map, range.is_empty()) else { return };
         for block in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
             if self.block_is_zero(block) {
                 continue;
@@ -272,6 +275,11 @@ impl Blocks {
         let touched = self.0.range(..range.end).rev().take_while(|&(_, &end)| end > range.start);
         let present: u64 = touched.map(|(&start, &end)| end.min(range.end) - start.max(range.start)).sum();
         range.end - range.start - present
+    }
+
+    /// The ranges that reach beyond a block.
+    fn from(&self, first: u64) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().rev().take_while(move |&(_, &end)| end > first).map(|(&start, &end)| start..end)
     }
 
     fn insert(&mut self, mut range: Range<u64>) {

@@ -1,0 +1,176 @@
+//! Handles: they keep the log open, and after `close` they say so.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use tidelog::{Batch, Durability, ErrorKind, Log, Record, Start, TopicConfig};
+
+#[test]
+fn a_topic_works_when_its_log_was_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let topic = {
+        let log = Log::open(dir.path()).unwrap();
+        log.create_topic("orders", TopicConfig::with_partitions(2)).unwrap()
+    };
+    topic.append_with(Record::new("tea"), Durability::Synced).unwrap();
+    topic.flush().unwrap();
+    let partition = topic.partition(1).unwrap();
+    drop(topic);
+    let at = partition.append(Record::new("coffee")).unwrap();
+    assert_eq!(Log::open(dir.path()).unwrap_err().kind(), ErrorKind::Locked);
+    let mut reader = partition.reader(Start::Offset(at.offset)).unwrap();
+    drop(partition);
+    assert_eq!(reader.next_batch().unwrap().unwrap().len(), 1);
+    drop(reader);
+
+    let log = Log::open(dir.path()).unwrap();
+    assert!(log.recovery().is_clean(), "the last handle closed the log: {:?}", log.recovery());
+    let mut reader = log.topic("orders").unwrap().reader(Start::Earliest).unwrap();
+    assert_eq!(reader.next_batch().unwrap().unwrap().len(), 2);
+}
+
+#[test]
+fn a_consumer_works_when_its_log_was_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut consumer = {
+        let log = Log::open(dir.path()).unwrap();
+        let topic = log.create_topic("orders", TopicConfig::with_partitions(1)).unwrap();
+        topic.append(Record::new("tea")).unwrap();
+        log.consumer("billing").topic("orders").open().unwrap()
+    };
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 1);
+    consumer.commit().unwrap();
+    drop(consumer);
+    let log = Log::open(dir.path()).unwrap();
+    let consumer = log.consumer("billing").topic("orders").open().unwrap();
+    assert_eq!(consumer.committed("orders", 0).unwrap(), Some(1));
+}
+
+#[test]
+fn handles_of_a_closed_log_say_so_and_batches_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let other = log.clone();
+    let topic = log.create_topic("orders", TopicConfig::with_partitions(2)).unwrap();
+    topic.append_batch((0..100).map(|i| Record::new(format!("{i}")))).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let mut reader = topic.reader(Start::Earliest).unwrap();
+    let mut records = partition.read_from(0).unwrap();
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    let batch = consumer.poll(Duration::ZERO).unwrap();
+    let builder = log.consumer("shipping").topic("orders");
+    log.close().unwrap();
+    log.close().unwrap();
+    other.close().unwrap();
+
+    let first = batch.iter().next().unwrap();
+    let results = [
+        ("append", topic.append(Record::new("tea")).map(drop)),
+        ("append_with", topic.append_with(Record::new("tea"), Durability::Synced).map(drop)),
+        ("append_batch", topic.append_batch([Record::new("tea")]).map(drop)),
+        ("partition append", partition.append(Record::new("tea")).map(drop)),
+        ("topic flush", topic.flush()),
+        ("partition flush", partition.flush()),
+        ("log flush", log.flush()),
+        ("create_topic", other.create_topic("more", TopicConfig::with_partitions(1)).map(drop)),
+        ("create_topic again", other.create_topic("orders", TopicConfig::with_partitions(2)).map(drop)),
+        ("ensure_topic", log.ensure_topic("orders", TopicConfig::with_partitions(2)).map(drop)),
+        ("topic", log.topic("orders").map(drop)),
+        ("topic reader", topic.reader(Start::Earliest).map(drop)),
+        ("partition reader", partition.reader(Start::Earliest).map(drop)),
+        ("read_from", partition.read_from(0).map(drop)),
+        ("next_batch", reader.next_batch().map(drop)),
+        ("reader seek", reader.seek(0, 0)),
+        ("records", records.next().unwrap().map(drop)),
+        ("poll", consumer.poll(Duration::ZERO).map(drop)),
+        ("commit", consumer.commit()),
+        ("commit_through", consumer.commit_through(&first)),
+        ("commit_offsets", consumer.commit_offsets([("orders", 0, 0)])),
+        ("consumer seek", consumer.seek("orders", 0, 0)),
+        ("rewind", consumer.rewind()),
+        ("open a consumer", builder.open().map(drop)),
+    ];
+    for (what, result) in results {
+        assert_eq!(result.expect_err(what).kind(), ErrorKind::Closed, "{what}");
+    }
+    assert!(records.next().is_none());
+    consumer.close().unwrap();
+
+    // Another one has the files, and changes them; what was read stays.
+    let again = Log::open(dir.path()).unwrap();
+    assert!(again.recovery().is_clean(), "{:?}", again.recovery());
+    let topic = again.topic("orders").unwrap();
+    for i in 0..1000 {
+        topic.append(Record::new(format!("later {i}"))).unwrap();
+    }
+    again.close().unwrap();
+    assert_eq!(values(&batch), (0..100).collect::<Vec<_>>());
+    drop((log, other, topic, partition));
+    assert_eq!(values(&batch), (0..100).collect::<Vec<_>>());
+}
+
+fn values(batch: &Batch) -> Vec<u32> {
+    batch.iter().map(|record| std::str::from_utf8(record.value().unwrap()).unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn closing_wakes_a_consumer_that_sleeps() {
+    let log = Log::options().in_memory().open("test").unwrap();
+    log.create_topic("orders", TopicConfig::with_partitions(3)).unwrap();
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(30));
+            log.close().unwrap();
+        });
+        assert_eq!(consumer.poll(Duration::from_secs(60)).unwrap_err().kind(), ErrorKind::Closed);
+    });
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn closing_amid_appends_loses_nothing_that_was_acknowledged() {
+    for _ in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path()).unwrap();
+        let topic = log.create_topic("orders", TopicConfig::with_partitions(2)).unwrap();
+        let appended: u64 = thread::scope(|scope| {
+            let append = || {
+                let mut count = 0;
+                loop {
+                    match topic.append(Record::new("tea")) {
+                        Ok(_) => count += 1,
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+                            return count;
+                        }
+                    }
+                }
+            };
+            let threads = [scope.spawn(append), scope.spawn(append)];
+            thread::sleep(Duration::from_millis(10));
+            log.close().unwrap();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        let log = Log::open(dir.path()).unwrap();
+        assert!(log.recovery().is_clean(), "{:?}", log.recovery());
+        let topic = log.topic("orders").unwrap();
+        let ends: u64 = (0..2).map(|number| topic.partition(number).unwrap().end_offset()).sum();
+        assert_eq!(ends, appended);
+    }
+}
+
+#[test]
+fn an_in_memory_log_is_gone_when_it_is_closed() {
+    let log = Log::options().in_memory().open("test").unwrap();
+    log.create_topic("orders", TopicConfig::with_partitions(1)).unwrap();
+    let other = Log::options().in_memory().open("test").unwrap();
+    assert!(other.topics().is_empty(), "each has its own files");
+    log.close().unwrap();
+    assert!(!std::path::Path::new("test").exists());
+}
