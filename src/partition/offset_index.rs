@@ -291,7 +291,7 @@ mod tests {
         let path = Path::new("/data/00000000000000000000.index");
         let index = OffsetIndex::create(&storage, path, 1, 1 << 20, false).unwrap();
         let entries = [4192, 8192].map(|position| Entry { relative_offset: position as u32 / 100, position });
-        entries.map(|entry| index.append(entry));
+        entries.iter().for_each(|entry| index.append(*entry));
         for _ in 0..2 {
             index.save(&storage, path).unwrap();
             let saved = OffsetIndex::open_sealed(&storage, path, 1).unwrap();
