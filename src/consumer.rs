@@ -203,7 +203,8 @@ impl Consumer {
     }
 
     /// Commits given offsets: topic, partition, and the offset of the next record that the group wants. Either all of
-    /// them or, on an error, none. The consumer's positions stay as they are.
+    /// them or, on an error, none; the last one, if a partition is named more than once. The consumer's positions stay
+    /// as they are.
     ///
     /// # Errors
     /// Those of [`commit`](Consumer::commit); [`NotAssigned`](crate::ErrorKind::NotAssigned);
