@@ -252,7 +252,7 @@ impl LogOptions {
         // A folder of a newer version isn't to be touched, not even for a lock.
         read_meta(&*storage, path)?;
         let lock = take_lock(&*storage, path)?;
-        json_file::remove_temporaries(&*storage, path, META_TEMPORARY)?;
+        json_file::remove_temporaries(&*storage, path, |name| name == META_TEMPORARY)?;
         let mut recovery = RecoveryReport::default();
         // Again, because only who holds the lock knows.
         if read_meta(&*storage, path)?.is_none() {
