@@ -133,8 +133,8 @@ impl Topic {
 
     /// Appends records, in order within each partition; answers the ranges of offsets that they took.
     ///
-    /// Of the records that go to one partition, each 65,535 (or as many as fit a segment) are written and read all or
-    /// nothing. Size and partition of every record are checked before the first one is appended.
+    /// Of the records that go to one partition, as many as make about 1 MiB, at most 65,535, are one frame: written and
+    /// read all or nothing. Size and partition of every record are checked before the first one is appended.
     ///
     /// ```
     /// # use tidelog::{Log, Record, TopicConfig};

@@ -76,7 +76,7 @@ impl Offsets {
     }
 
     /// Commits for a group: topic id, partition, offset; the last one for a partition counts. What is unchanged isn't
-    /// appended. All or nothing up to 65,535 partitions. `durability` overrides the log's.
+    /// appended. All or nothing as far as it fits a frame. `durability` overrides the log's.
     pub(crate) fn commit(
         &self,
         group: &Arc<str>,
