@@ -162,3 +162,8 @@ struct Readme;
 pub mod fuzzing {
     pub use crate::{frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header};
 }
+
+/// Compiles the README's program.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

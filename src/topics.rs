@@ -94,6 +94,10 @@ impl Topics {
         self.env.storage.create_dir_all(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
         json_file::remove_temporaries(&*self.env.storage, &dir, |name| name.starts_with(TEMPORARY_PREFIX))?;
         let names = self.names_of_files()?;
+        // All are looked at before the first is opened, which changes files: a newer version's are to stay as they are.
+        for name in &names {
+            self.read_file(name)?;
+        }
         for name in names.iter().filter(|name| !name.starts_with(RESERVED_PREFIX)) {
             self.open_topic(name, report)?;
         }
@@ -118,19 +122,25 @@ impl Topics {
 
     /// Opens a topic that has a file.
     fn open_topic(&self, name: &str, report: &mut RecoveryReport) -> Result<Arc<TopicState>> {
+        let (id, config) = self.read_file(name)?;
+        for number in 0..config.partitions {
+            let folder = self.partition_dir(name, number);
+            if self.entry_kind(&folder)?.is_none() {
+                report.add(Finding::MissingFolder { path: folder });
+            }
+        }
+        Ok(self.enter(self.open_partitions(name, id, config, report)?))
+    }
+
+    /// Id and configuration, of the topic's file.
+    fn read_file(&self, name: &str) -> Result<(u128, TopicConfig)> {
         let path = self.topics_dir().join(file_name(name));
         let file: TopicFile = json_file::read(&*self.env.storage, &path)?
             .ok_or_else(|| Error::io("read", &path, std::io::ErrorKind::NotFound.into()))?;
         let damaged = |detail: String| Error::corruption(&path, 0, detail);
         let id = parse_id(&file.topic_id).ok_or_else(|| damaged("`topic_id` isn't 32 hexadecimal digits".into()))?;
         file.config.validate().map_err(|error| damaged(error.to_string()))?;
-        for number in 0..file.config.partitions {
-            let folder = self.partition_dir(name, number);
-            if self.entry_kind(&folder)?.is_none() {
-                report.add(Finding::MissingFolder { path: folder });
-            }
-        }
-        Ok(self.enter(self.open_partitions(name, id, file.config, report)?))
+        Ok((id, file.config))
     }
 
     /// Lets users find the topic.

@@ -22,7 +22,7 @@ use std::{
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Repr, Result},
     partition::control::LogPosition,
     storage::{File, OpenMode, Storage},
 };
@@ -120,13 +120,18 @@ impl CheckpointState {
         slot
     }
 
-    /// The slot's number and state, unless it is damaged, torn, or of another format.
-    fn decode(slot: &[u8]) -> Option<(u64, Self)> {
+    /// The version of a slot that is neither damaged nor torn. Magic, version and checksum are in the same places in
+    /// every version.
+    fn intact_version(slot: &[u8]) -> Option<u32> {
         let slot: &[u8; SLOT_BYTES] = slot.get(..SLOT_BYTES)?.try_into().ok()?;
         let intact = slot[AT_MAGIC..AT_VERSION] == MAGIC
-            && LittleEndian::read_u32(&slot[AT_VERSION..]) == VERSION
             && LittleEndian::read_u32(&slot[AT_CHECKSUM..]) == crc32fast::hash(&slot[..AT_CHECKSUM]);
-        if !intact {
+        intact.then(|| LittleEndian::read_u32(&slot[AT_VERSION..]))
+    }
+
+    /// The slot's number and state, unless it is damaged, torn, or of another version.
+    fn decode(slot: &[u8]) -> Option<(u64, Self)> {
+        if Self::intact_version(slot) != Some(VERSION) {
             return None;
         }
         let flags = LittleEndian::read_u32(&slot[AT_FLAGS..]);
@@ -197,7 +202,8 @@ impl Checkpoint {
             .map_err(|source| Error::io("create the checkpoint", &path, source))
     }
 
-    /// Reads the file; `None` if there is none or neither slot is intact. Nothing is written yet: the first
+    /// Reads the file; `None` if there is none or neither slot is intact, kind `UnsupportedFormat` if one is of a newer
+    /// version. Nothing is written yet: the first
     /// [`write`](Checkpoint::write) makes sure of the slot that was read.
     pub(crate) fn open(storage: &dyn Storage, dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE_NAME);
@@ -212,6 +218,9 @@ impl Checkpoint {
             let read = file
                 .read_at(&mut bytes, slot * SLOT_DISTANCE)
                 .map_err(|source| Error::io("read the checkpoint", &path, source))?;
+            if let Some(found) = CheckpointState::intact_version(&bytes[..read]).filter(|&found| found > VERSION) {
+                return Err(Repr::UnsupportedFormat { path, found, supported: VERSION }.into());
+            }
             if let Some((number, state)) = CheckpointState::decode(&bytes[..read]) {
                 if best.is_none_or(|(_, greatest, _)| number > greatest) {
                     best = Some((slot, number, state));
@@ -290,6 +299,23 @@ mod tests {
         expected.extend(crc32fast::hash(&expected).to_le_bytes());
         assert_eq!(slot[..], expected);
         assert_eq!(CheckpointState::decode(&slot), Some((29, state())));
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_by_number() {
+        let storage = SimStorage::default();
+        let dir = Path::new("/data");
+        storage.create_dir_all(dir).unwrap();
+        Checkpoint::create(&storage, dir, state()).unwrap();
+        let mut slot = state().encode(2);
+        LittleEndian::write_u32(&mut slot[AT_VERSION..], 2);
+        let checksum = crc32fast::hash(&slot[..AT_CHECKSUM]);
+        LittleEndian::write_u32(&mut slot[AT_CHECKSUM..], checksum);
+        let file = storage.open(&dir.join(FILE_NAME), OpenMode::ReadWrite).unwrap();
+        file.write_all_at(&slot, SLOT_DISTANCE).unwrap();
+        let error = Checkpoint::open(&storage, dir).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::UnsupportedFormat);
+        assert!(error.to_string().contains("partition.checkpoint has format version 2"), "{error}");
     }
 
     #[test]

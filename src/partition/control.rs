@@ -172,11 +172,21 @@ impl ControlPage {
     /// Maps the page for a partition that was just recovered or created, and fills it anew; a mark of poison goes only
     /// if `poisoned` is unset.
     ///
+    /// With `believed` set (this very page told where the log ends) all but the count of sleepers stays, and so a
+    /// process that is killed from here on leaves a page to believe. Otherwise nobody believes it until
+    /// [`make_valid`](ControlPage::make_valid).
+    ///
     /// Where the disk is too full even for this page, it lives in plain memory: a killed process then costs a scan.
     ///
     /// With `persistent` unset (file systems where a store into a reserved page may need new space, which a map can
     /// only answer with a signal) the page lives in plain memory, and the file is left empty.
-    pub(crate) fn create(storage: &dyn Storage, dir: &Path, persistent: bool, poisoned: bool) -> Result<Self> {
+    pub(crate) fn create(
+        storage: &dyn Storage,
+        dir: &Path,
+        persistent: bool,
+        poisoned: bool,
+        believed: bool,
+    ) -> Result<Self> {
         let path = dir.join(FILE_NAME);
         let region = match Self::map(storage, &path, persistent) {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Self::map(storage, &path, false),
@@ -185,7 +195,8 @@ impl ControlPage {
         let region = region.map_err(|source| Error::io("map the control page", &path, source))?;
         let page = Self { region: region.0 };
         for (at, word) in page.region.words().iter().enumerate() {
-            if at != POISONED || !poisoned {
+            let stays = believed && at != SLEEPERS || poisoned && at == POISONED;
+            if !stays {
                 word.store(0, Ordering::SeqCst);
             }
         }
@@ -219,7 +230,7 @@ impl ControlPage {
         self.word(MAGIC_WORD).store(MAGIC, Ordering::SeqCst);
     }
 
-    /// Takes the page out of use before the partition is changed behind its back (a clean close trims the segment).
+    /// Takes the page out of use, once a clean mark stands in its place.
     pub(crate) fn make_invalid(&self) {
         self.word(MAGIC_WORD).store(0, Ordering::SeqCst);
     }
@@ -236,7 +247,8 @@ impl ControlPage {
         self.word(COMMIT).compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Sets the published end of a partition that nobody reads or writes yet.
+    /// Sets the published end of a partition that nobody reads or writes yet, whose segment was named before
+    /// ([`set_segment`](ControlPage::set_segment)).
     pub(crate) fn initialize(&self, end: LogPosition, next_offset: u64, durable: LogPosition, durable_offset: u64) {
         self.word(COMMIT).store(end.0, Ordering::SeqCst);
         self.word(NEXT_OFFSET).store(next_offset, Ordering::SeqCst);

@@ -147,12 +147,13 @@ impl PartitionLog {
     pub(crate) fn open(env: &Environment, dir: &Path, spec: PartitionSpec) -> Result<(Arc<Self>, PartitionRecovery)> {
         let recovered = recovery::open(env, dir, &spec)?;
         let poisoned = recovered.poison.is_some();
-        let control = ControlPage::create(&*env.storage, dir, !env.positional_appends, poisoned)?;
+        let resumed = recovered.report.opening() == Opening::Resumed;
+        let control = ControlPage::create(&*env.storage, dir, !env.positional_appends, poisoned, resumed)?;
         let Recovered { active, end, next_offset, ref checkpoint, .. } = recovered;
         let state = *checkpoint.state();
+        control.set_segment(end.sequence(), active.header.segment_id, &*active.file);
         control.initialize(end, next_offset, state.durable.min(end), state.durable_offset.min(next_offset));
         control.set_reserved(end);
-        control.set_segment(end.sequence(), active.header.segment_id, &*active.file);
         let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
         let partition = Arc::new(Self {
             env: env.clone(),
@@ -471,7 +472,6 @@ impl PartitionLog {
             std::mem::forget(self.sync.lock().unsynced.clone());
             return Err(error);
         }
-        self.control.make_invalid();
         if let Some(index) = active.index() {
             index.seal();
         }
@@ -480,18 +480,25 @@ impl PartitionLog {
         sync.map_err(|source| self.sync_failed(&active.path, source))?;
         let segment_id = active.header.segment_id;
         let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
-        let checkpoint = self.checkpoint.lock();
-        if checkpoint.state().clean == Some(mark) {
-            // Nothing was appended since it was opened.
-            self.finished.store(true, Ordering::Release);
-            return Ok(());
+        // Unless nothing was appended since it was opened. Until the mark is written, the page is what a process that is
+        // killed leaves to believe.
+        if !self.is_marked(mark) {
+            self.update_checkpoint(|state| {
+                self.finished.store(true, Ordering::Release);
+                (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
+                state.clean = Some(mark);
+            })?;
         }
-        drop(checkpoint);
-        self.update_checkpoint(|state| {
-            self.finished.store(true, Ordering::Release);
-            (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
-            state.clean = Some(mark);
-        })
+        self.control.make_invalid();
+        Ok(())
+    }
+
+    /// Whether the checkpoint has this clean mark already. If so, nothing is written to it any more.
+    fn is_marked(&self, mark: CleanMark) -> bool {
+        let checkpoint = self.checkpoint.lock();
+        let marked = checkpoint.state().clean == Some(mark);
+        self.finished.fetch_or(marked, Ordering::AcqRel);
+        marked
     }
 }
 

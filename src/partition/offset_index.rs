@@ -128,11 +128,24 @@ impl OffsetIndex {
         }
         drop(file);
         let (index, _) = Self::open(storage, path, OpenMode::ReadWrite, segment_id)?;
-        let entries = &index.region.words()[HEADER_WORDS..];
+        // Not through the map: on tmpfs, even looking at a hole there takes space, or ends the process.
+        let file = index.file.as_ref()?;
+        let entry = |at: usize| {
+            let mut word = [0; ENTRY_BYTES as usize];
+            let position = (HEADER_WORDS + at) as u64 * ENTRY_BYTES;
+            file.read_at(&mut word, position).ok().map(|_| u64::from_le_bytes(word))
+        };
         let inside = |word: u64| word != 0 && Entry::from_word(word).position < end;
-        let count = entries.partition_point(|word| inside(word.load(Ordering::Relaxed)));
-        for word in entries[count..].iter().take_while(|word| word.load(Ordering::Relaxed) != 0) {
-            word.store(0, Ordering::Relaxed);
+        let (mut count, mut beyond) = (0, index.region.words()[HEADER_WORDS..].len());
+        while count < beyond {
+            let middle = count + (beyond - count) / 2;
+            if inside(entry(middle)?) { count = middle + 1 } else { beyond = middle }
+        }
+        let mut stale = count;
+        while entry(stale)? != 0 {
+            // It isn't zero, so it isn't in a hole.
+            index.region.words().get(HEADER_WORDS + stale)?.store(0, Ordering::Relaxed);
+            stale += 1;
         }
         index.word(SEAL, 0);
         index.count.store(count, Ordering::Release);

@@ -222,6 +222,53 @@ fn many_threads_append_and_wait_together() {
 }
 
 #[test]
+fn those_who_wait_for_the_device_share_a_sync_and_others_append_meanwhile() {
+    use std::sync::{Condvar, Mutex};
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    // The first sync of the segment ends when it is told to, as on a slow device.
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let (began, syncs) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+    machine.storage.fail_if({
+        let (gate, began, syncs) = (gate.clone(), began.clone(), syncs.clone());
+        move |operation, path| {
+            if operation == crate::storage::sim::faults::Operation::SyncData
+                && path.extension().is_some_and(|it| it == "log")
+            {
+                syncs.fetch_add(1, Ordering::SeqCst);
+                began.store(1, Ordering::SeqCst);
+                let open = gate.1.wait_while(gate.0.lock().unwrap(), |open| !*open);
+                drop(open.unwrap());
+            }
+            None
+        }
+    });
+    thread::scope(|scope| {
+        let synced = |value: &'static str| {
+            let partition = &partition;
+            scope.spawn(move || partition.append(&Record::new(value), Some(Durability::Synced)).unwrap())
+        };
+        let first = synced("first");
+        while began.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+        let others: Vec<_> = (0..8).map(|_| synced("other")).collect();
+        // They append, all of them, while the first one's sync is under way; and so does who doesn't wait at all.
+        partition.append(&Record::new("written"), None).unwrap();
+        while partition.end_offset() < 10 {
+            thread::yield_now();
+        }
+        assert_eq!(read_all(&partition, 0).unwrap().len(), 10);
+        assert!(!first.is_finished() && others.iter().all(|other| !other.is_finished()));
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        first.join().unwrap();
+        others.into_iter().for_each(|other| assert!(other.join().unwrap() > 0));
+    });
+    assert_eq!(syncs.load(Ordering::SeqCst), 2, "one for the first, one for all the others");
+}
+
+#[test]
 fn readers_never_see_half_a_frame() {
     let machine = Machine::new();
     let (partition, _) = machine.open();

@@ -262,3 +262,35 @@ fn files_of_another_partition_are_refused_by_name() {
     assert!(!report.is_clean(), "{report:?}");
     assert_eq!(read_all(&partition, partition.end_offset()).unwrap(), []);
 }
+
+#[test]
+fn a_kill_amid_opening_or_closing_costs_no_offset() {
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    for amid_closing in [true, false] {
+        for nth in 0.. {
+            let machine = Machine::new();
+            let (partition, _) = machine.open();
+            append_numbers(&partition, 0..10);
+            partition.flush().unwrap();
+            let partition = amid_closing.then_some(partition);
+            let mut operations = 0..nth;
+            machine.storage.fail_if(move |_, _| match operations.next() {
+                Some(_) => None,
+                None => resume_unwind(Box::new("killed")),
+            });
+            let outcome = catch_unwind(AssertUnwindSafe(|| match &partition {
+                Some(partition) => partition.close().unwrap(),
+                None => drop(machine.open()),
+            }));
+            drop(partition);
+            machine.storage.heal();
+            let (partition, report) = machine.open();
+            assert_eq!(report.events(), [], "closing: {amid_closing}, operation {nth}");
+            assert_eq!(append_numbers(&partition, 10..11)[0].0, 10, "closing: {amid_closing}, operation {nth}");
+            if outcome.is_ok() {
+                assert!(nth > 2, "nothing was interrupted");
+                break;
+            }
+        }
+    }
+}
