@@ -73,6 +73,7 @@ fn handles_of_a_closed_log_say_so_and_batches_stay() {
         ("append_with", topic.append_with(Record::new("tea"), Durability::Synced).map(drop)),
         ("append_batch", topic.append_batch([Record::new("tea")]).map(drop)),
         ("partition append", partition.append(Record::new("tea")).map(drop)),
+        ("partition append_batch", partition.append_batch_with([Record::new("tea")], Durability::Synced).map(drop)),
         ("topic flush", topic.flush()),
         ("partition flush", partition.flush()),
         ("log flush", log.flush()),

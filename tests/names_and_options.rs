@@ -101,6 +101,7 @@ fn options_have_bounds() {
         topic.append_with(Record::new("tea"), level).unwrap_err(),
         topic.append_batch_with([Record::new("tea")], level).unwrap_err(),
         topic.partition(0).unwrap().append_with(Record::new("tea"), level).unwrap_err(),
+        topic.partition(0).unwrap().append_batch_with([Record::new("tea")], level).unwrap_err(),
         log.consumer("billing").topic("orders").open().unwrap().commit_with(level).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);

@@ -222,21 +222,16 @@ impl Fold {
                 };
             }
             Err(Undecodable::Newer(what)) => {
-                let path = folder(partition).into();
+                let path = partition.dir().into();
                 return Err(Repr::UnsupportedRecord { path, offset: record.offset(), what }.into());
             }
             Err(Undecodable::Malformed) => {
                 let detail = format!("the record at offset {} is no commit", record.offset());
-                self.damage.push(Error::corruption(folder(partition), 0, detail));
+                self.damage.push(Error::corruption(partition.dir(), 0, detail));
             }
         }
         Ok(())
     }
-}
-
-/// The name of the partition's folder in the log's.
-fn folder(partition: &PartitionLog) -> String {
-    format!("{}-{}", partition.spec().topic, partition.spec().number)
 }
 
 fn owned(key: Key<&str>) -> Key<Arc<str>> {

@@ -187,6 +187,11 @@ impl PartitionLog {
         &self.spec
     }
 
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The earliest readable offset.
     pub(crate) fn start_offset(&self) -> u64 {
         self.start_offset.load(Ordering::Acquire)
