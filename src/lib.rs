@@ -151,11 +151,6 @@ const _: () = {
     sent::<Error>();
 };
 
-/// The README's program is compiled as a doctest.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
-
 /// What the fuzz targets call.
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -206,6 +206,15 @@ fn a_file_where_the_folder_should_be_is_no_folder() {
 }
 
 #[test]
+fn a_path_that_is_none_is_refused_by_name() {
+    let error = Log::open("").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("path"), "{error}");
+    let error = Log::open("a\0b").unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(Path::new("a\0b"))));
+}
+
+#[test]
 fn missing_folders_are_created() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b/c");
