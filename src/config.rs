@@ -101,8 +101,8 @@ impl TopicConfig {
         self
     }
 
-    /// The age of a segment at which the next append begins a new one; milliseconds by default granularity, at least
-    /// 1 ms. Default: the log's.
+    /// The age of a segment at which the next append begins a new one, counted in milliseconds. At least 1 ms.
+    /// Default: the log's.
     pub fn segment_age(mut self, age: Duration) -> Self {
         self.segment_ms = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         self

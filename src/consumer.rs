@@ -164,7 +164,7 @@ impl Consumer {
     /// A group that has committed no longer begins at [`start_if_new`](ConsumerBuilder::start_if_new), in no partition:
     /// it goes on where it is, so records that are appended to a partition that was empty aren't missed.
     ///
-    /// The commit is all or nothing (up to 65,535 partitions). It may block as an append does (see
+    /// The commit is all or nothing (for 3,500 partitions at least: about 1 MiB). It may block as an append does (see
     /// [`Topic`](crate::Topic#when-an-append-may-block)); about every 16 MiB of commits, one waits for the device.
     ///
     /// # Errors
@@ -203,7 +203,9 @@ impl Consumer {
     }
 
     /// Commits given offsets: topic, partition, and the offset of the next record that the group wants. Either all of
-    /// them or, on an error, none. The consumer's positions stay as they are.
+    /// them or, on an error, none (see [`commit`](Consumer::commit)); the last one, if a partition is named more than
+    /// once. The consumer's positions stay
+    /// as they are.
     ///
     /// # Errors
     /// Those of [`commit`](Consumer::commit); [`NotAssigned`](crate::ErrorKind::NotAssigned);

@@ -38,7 +38,8 @@ pub enum ErrorKind {
     UnsupportedFileSystem,
     /// A record, its key or its headers exceed their limit.
     RecordTooLarge,
-    /// `create_topic` found the topic in place.
+    /// `create_topic` found the topic in place; or another one whose file can't be told from it, on a file system that
+    /// ignores case.
     TopicExists,
     /// No topic has that name.
     UnknownTopic,
@@ -90,6 +91,8 @@ pub(crate) enum Repr {
     RecordTooLarge { what: &'static str, bytes: u64, limit: u64 },
     #[error("topic {topic:?} exists already")]
     TopicExists { topic: String },
+    #[error("topic {topic:?} can't be created: {} is another topic's file, or somebody's", .path.display())]
+    TopicFileExists { topic: String, path: PathBuf },
     #[error("there is no topic {topic:?}")]
     UnknownTopic { topic: String },
     #[error("topic {topic:?} has {count} partitions, there is no partition {partition}")]
@@ -162,7 +165,7 @@ impl Error {
             }
             Repr::UnsupportedFileSystem { .. } => ErrorKind::UnsupportedFileSystem,
             Repr::RecordTooLarge { .. } => ErrorKind::RecordTooLarge,
-            Repr::TopicExists { .. } => ErrorKind::TopicExists,
+            Repr::TopicExists { .. } | Repr::TopicFileExists { .. } => ErrorKind::TopicExists,
             Repr::UnknownTopic { .. } => ErrorKind::UnknownTopic,
             Repr::UnknownPartition { .. } | Repr::OtherPartition { .. } => ErrorKind::UnknownPartition,
             Repr::PartitionCountMismatch { .. } => ErrorKind::PartitionCountMismatch,
@@ -183,6 +186,7 @@ impl Error {
             | Repr::StorageFull { path, .. }
             | Repr::Locked { path, .. }
             | Repr::NotADirectory { path }
+            | Repr::TopicFileExists { path, .. }
             | Repr::UnsupportedFormat { path, .. }
             | Repr::UnsupportedRecord { path, .. }
             | Repr::UnknownAttributes { path, .. }
@@ -197,6 +201,7 @@ impl Error {
     pub fn topic(&self) -> Option<&str> {
         match &*self.0 {
             Repr::TopicExists { topic }
+            | Repr::TopicFileExists { topic, .. }
             | Repr::UnknownTopic { topic }
             | Repr::UnknownPartition { topic, .. }
             | Repr::OtherPartition { topic, .. }

@@ -68,11 +68,11 @@ pub(crate) fn write<T: Serialize>(
     storage.replace(dir, &format!("{temporary}{TEMPORARY_SUFFIX}"), name, &bytes).map_err(failed)
 }
 
-/// Removes what a crash left of [`write()`] in `dir` with temporary names that begin with `prefix`.
-pub(crate) fn remove_temporaries(storage: &dyn Storage, dir: &Path, prefix: &str) -> Result<()> {
+/// Removes what a crash left of [`write()`] in `dir`, of the temporary names that are `ours`.
+pub(crate) fn remove_temporaries(storage: &dyn Storage, dir: &Path, ours: impl Fn(&str) -> bool) -> Result<()> {
     for entry in storage.list(dir).map_err(|source| Error::io("list", dir, source))? {
-        let stem = entry.name.strip_suffix(TEMPORARY_SUFFIX).filter(|stem| stem.starts_with(prefix));
-        if entry.kind == EntryKind::File && stem.is_some() {
+        let is_temporary = entry.name.strip_suffix(TEMPORARY_SUFFIX).is_some_and(&ours);
+        if entry.kind == EntryKind::File && is_temporary {
             let path = dir.join(entry.name);
             storage.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
         }
@@ -158,7 +158,7 @@ mod tests {
         for name in ["new-17.tmp", "new-17.json", "users.tmp"] {
             storage.open(&Path::new("/log").join(name), OpenMode::CreateNew).unwrap();
         }
-        remove_temporaries(&storage, Path::new("/log"), "new-").unwrap();
+        remove_temporaries(&storage, Path::new("/log"), |name| name.starts_with("new-")).unwrap();
         let names: Vec<_> = storage.list(Path::new("/log")).unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["content.json", "new-17.json", "users.tmp"]);
     }

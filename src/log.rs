@@ -237,7 +237,8 @@ impl LogOptions {
     /// Opens the log in a folder; creates it if it is missing.
     ///
     /// # Errors
-    /// Those of [`Log::open`], and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an option out of its bounds.
+    /// Those of [`Log::open`], and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an option out of its bounds
+    /// or an empty path.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Log> {
         let storage: Arc<dyn Storage> =
             if self.in_memory { Arc::new(SimStorage::default()) } else { Arc::new(FsStorage) };
@@ -247,12 +248,15 @@ impl LogOptions {
     /// Opens a log on the given storage, by the given clock.
     pub(crate) fn open_on(self, path: &Path, storage: Arc<dyn Storage>, clock: Clock) -> Result<Log> {
         self.validate()?;
+        if path.as_os_str().is_empty() {
+            return Err(Repr::InvalidConfig { option: "path", reason: "it is empty".into() }.into());
+        }
         make_folder(&*storage, path)?;
         let positional_appends = self.check_file_system(&*storage, path)?;
         // A folder of a newer version isn't to be touched, not even for a lock.
         read_meta(&*storage, path)?;
         let lock = take_lock(&*storage, path)?;
-        json_file::remove_temporaries(&*storage, path, META_TEMPORARY)?;
+        json_file::remove_temporaries(&*storage, path, |name| name == META_TEMPORARY)?;
         let mut recovery = RecoveryReport::default();
         // Again, because only who holds the lock knows.
         if read_meta(&*storage, path)?.is_none() {

@@ -52,10 +52,11 @@ fn holds_records(storage: &dyn Storage, folder: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Whether a new partition may have a file of that name.
+/// Whether a new partition may have a file of that name. Somebody else's `app.log` isn't to be taken for a segment.
 fn is_ours(name: &str) -> bool {
-    name.starts_with("partition.")
-        || [".log", ".index", ".timeindex", ".tmp"].iter().any(|suffix| name.ends_with(suffix))
+    let Some((stem, extension)) = name.split_once('.') else { return false };
+    let is_base_offset = stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit());
+    stem == "partition" || (is_base_offset && ["log", "index", "timeindex", "tmp"].contains(&extension))
 }
 
 /// Whether the file holds nothing but zeros from `position` on. Holes aren't read.

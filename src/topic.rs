@@ -133,8 +133,8 @@ impl Topic {
 
     /// Appends records, in order within each partition; answers the ranges of offsets that they took.
     ///
-    /// Of the records that go to one partition, each 65,535 (or as many as fit a segment) are written and read all or
-    /// nothing. Size and partition of every record are checked before the first one is appended.
+    /// Of the records that go to one partition, as many as make about 1 MiB, at most 65,535, are one frame: written and
+    /// read all or nothing. Size and partition of every record are checked before the first one is appended.
     ///
     /// ```
     /// # use tidelog::{Log, Record, TopicConfig};
@@ -289,15 +289,20 @@ impl Partition {
     /// Those of [`append`](Partition::append). What had been appended when a later part failed is told by
     /// [`Error::appended`](crate::Error::appended).
     pub fn append_batch<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Result<Vec<AppendedRange>> {
-        let records: Vec<Record<'a>> = records.into_iter().collect();
-        for record in &records {
-            self.check_partition(record)?;
-            self.log.check_record(record)?;
-        }
-        let mut appended = Vec::new();
-        append_to(&self.log, &records, None, &mut appended)
-            .map_err(|error: Error| error.after_appending(appended.clone()))?;
-        Ok(appended)
+        self.append_records(records.into_iter().collect(), None)
+    }
+
+    /// As [`append_batch`](Partition::append_batch), with a durability for these records.
+    ///
+    /// # Errors
+    /// Those of `append_batch`, and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an interval below 1 ms.
+    pub fn append_batch_with<'a>(
+        &self,
+        records: impl IntoIterator<Item = Record<'a>>,
+        durability: Durability,
+    ) -> Result<Vec<AppendedRange>> {
+        durability.validate()?;
+        self.append_records(records.into_iter().collect(), Some(durability))
     }
 
     /// Returns when everything that was appended here before is on the device, whatever its durability.
@@ -328,6 +333,17 @@ impl Partition {
     fn append_record(&self, record: &Record<'_>, durability: Option<Durability>) -> Result<Appended> {
         self.check_partition(record)?;
         Ok(Appended { partition: self.number(), offset: self.log.append(record, durability)? })
+    }
+
+    fn append_records(&self, records: Vec<Record<'_>>, durability: Option<Durability>) -> Result<Vec<AppendedRange>> {
+        for record in &records {
+            self.check_partition(record)?;
+            self.log.check_record(record)?;
+        }
+        let mut appended = Vec::new();
+        append_to(&self.log, &records, durability, &mut appended)
+            .map_err(|error: Error| error.after_appending(appended.clone()))?;
+        Ok(appended)
     }
 
     /// A record that names another partition was handed to the wrong one.

@@ -92,7 +92,7 @@ impl Topics {
     fn open_all(&self, report: &mut RecoveryReport) -> Result<()> {
         let dir = self.topics_dir();
         self.env.storage.create_dir_all(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
-        json_file::remove_temporaries(&*self.env.storage, &dir, TEMPORARY_PREFIX)?;
+        json_file::remove_temporaries(&*self.env.storage, &dir, |name| name.starts_with(TEMPORARY_PREFIX))?;
         let names = self.names_of_files()?;
         // All are looked at before the first is opened, which changes files: a newer version's are to stay as they are.
         for name in &names {
@@ -268,6 +268,11 @@ impl Topics {
             return Err(Repr::Closed.into());
         }
         config.validate()?;
+        // Of another topic, where the file system ignores case; it isn't ours to replace or to remove.
+        let path = self.topics_dir().join(file_name(name));
+        if self.entry_kind(&path)?.is_some() {
+            return Err(Repr::TopicFileExists { topic: name.into(), path }.into());
+        }
         let leftovers = self.partition_folders(|topic, _| topic == name)?;
         orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers)?;
 

@@ -166,6 +166,70 @@ fn a_damaged_commit_is_told_and_others_count() {
     assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), RECORDS as usize, "it sees records again and misses none");
 }
 
+/// The only segment of a partition, or its last one, with its end cut off.
+fn cut(folder: &Path, bytes: u64) {
+    let segments = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let last = segments.filter(|path| path.extension().is_some_and(|extension| extension == "log")).max().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(last).unwrap();
+    file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
+}
+
+#[test]
+fn an_end_that_is_gone_is_told_once_and_what_comes_later_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    cut(&dir.path().join("orders-0"), 100);
+    let log = Log::open(dir.path()).unwrap();
+    let topic = log.topic("orders").unwrap();
+    let partition = topic.partition(0).unwrap();
+    let mut reader = partition.reader(Start::Earliest).unwrap();
+    let readable = reader.next_batch().unwrap().unwrap().len() as u64;
+    let error = reader.next_batch().unwrap_err();
+    assert_eq!((error.kind(), error.damaged_offsets()), (ErrorKind::Corruption, Some(readable..10)));
+    reader.seek(0, error.resume_offset().unwrap()).unwrap();
+    assert!(reader.next_batch().unwrap().is_none(), "there is nothing more to tell");
+    let latest = || partition.reader(Start::Latest).unwrap();
+    assert!(latest().next_batch().unwrap().is_none());
+
+    let mut consumer = log.consumer("billing").topic("orders").start_if_new(Start::Latest).open().unwrap();
+    assert!(consumer.poll(Duration::from_millis(1)).unwrap().is_empty());
+    let mut at_end = latest();
+    let at = partition.append(Record::new("more")).unwrap();
+    for reader in [&mut reader, &mut at_end] {
+        let batch = reader.next_batch().unwrap().unwrap();
+        assert_eq!(batch.iter().map(|record| record.offset()).collect::<Vec<_>>(), [at.offset]);
+    }
+    assert_eq!(consumer.poll(Duration::from_secs(60)).unwrap().len(), 1);
+}
+
+#[test]
+fn commits_whose_end_is_gone_are_told_and_the_log_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    let log = Log::open(dir.path()).unwrap();
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    for offset in 1..=10 {
+        consumer.commit_offsets([("orders", 0, offset)]).unwrap();
+    }
+    drop(consumer);
+    log.close().unwrap();
+    cut(&dir.path().join("__offsets-0"), 200);
+
+    for run in 0..3 {
+        let log = Log::open(dir.path()).unwrap();
+        let told = log.recovery().findings().iter().any(|finding| matches!(finding, Finding::DamagedCommits { .. }));
+        let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+        let committed = consumer.committed("orders", 0).unwrap();
+        match run {
+            0 => assert!(told && committed.is_some_and(|offset| offset < 10), "{committed:?} {:?}", log.recovery()),
+            _ => assert_eq!(committed, Some(run)),
+        }
+        consumer.commit_offsets([("orders", 0, run + 1)]).unwrap();
+        drop(consumer);
+        log.close().unwrap();
+    }
+}
+
 #[test]
 fn a_topic_whose_file_is_gone_is_told_and_keeps_its_records() {
     let dir = tempfile::tempdir().unwrap();

@@ -468,6 +468,47 @@ fn column_names_alone_are_no_orders() {
 }
 
 #[test]
+fn amounts_at_the_edges_are_exact_or_refused() {
+    let lines = [
+        COLUMNS,
+        "1,A,a,1,d,2.50000000000000,,Peru", // zeros behind the last digit change nothing
+        "2,A,a,+2,d,.25,,Peru",             // 0.50
+        "3,A,a,1000000000000000,d,1,,Peru", // rejected
+        "4,A,a,1000000000000001,d,1,,Peru", // more than a line can come to
+        "5,A,a,9223372036854775807,d,7e9,,Peru", // no decimal
+        "6,A,a,9223372036854775808,d,1,,Peru", // no integer that anyone orders
+        "7,A,a,9,d,79228162514264337593543950335,,Pe", // the greatest decimal there is
+        "8,A,a,1,d,79228162514264337593543950336,,Pe",
+        "C9,A,a,-9223372036854775808,d,0.0001,,Peru", // a refund
+    ];
+    let folder = orders("a.csv", &lines, "\n");
+    let json = run(&["--orders", text(folder.path()), "--json"]).json();
+    let expected = json!({
+        "lines_read": 9, "lines_dead_lettered": 5, "orders_created": 3, "orders_completed": 2,
+        "orders_rejected": 1, "refunds": 1, "revenue": "3.00", "refunded": "922337203685477.58",
+        "revenue_by_country": { "Peru": "3.00" },
+    });
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), expected);
+}
+
+/// An abort amid generated orders isn't forgotten because real ones came in between.
+#[test]
+fn generated_orders_that_were_begun_are_ended_beside_real_ones_too() {
+    let folder = orders("a.csv", &[COLUMNS, "1,A,a,1,d,2,7,Peru"], "\n");
+    let with_real = |aborted: bool| {
+        let data = TempDir::new().unwrap();
+        let args = ["--data", text(data.path()), "--json"];
+        match aborted {
+            true => run(&[&args[..], &["--crash-after", "5000"]].concat()).assert_aborted(),
+            false => drop(run(&args).json()),
+        }
+        run(&[&args[..], &["--orders", text(folder.path())]].concat()).json();
+        run(&args).json()
+    };
+    assert_eq!(with_real(true), with_real(false));
+}
+
+#[test]
 fn a_person_is_shown_tables() {
     let folder = orders("rules.csv", &[&[COLUMNS], &RULES[..]].concat(), "\n");
     let ended = run(&["--orders", text(folder.path())]);
@@ -501,6 +542,37 @@ fn a_missing_file_is_refused_by_name() {
     let error = run(&["--orders", text(folder.path()), "--data", text(&data), "--json"]).error();
     assert!(error.contains(text(folder.path())) && error.contains("no CSV"), "{error}");
     assert!(!data.exists(), "nothing is created");
+}
+
+/// A file that is listed and can't be opened isn't passed over.
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_refused_by_name() {
+    let folder = orders("a.csv", &[COLUMNS, "1,A,a,1,d,2,7,Peru"], "\n");
+    std::os::unix::fs::symlink("nowhere", folder.path().join("b.csv")).unwrap();
+    fs::create_dir(folder.path().join("c.csv")).unwrap(); // a folder is no file, whatever its name
+    let error = run(&["--orders", text(folder.path()), "--json"]).error();
+    assert!(error.contains("b.csv"), "{error}");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_refused_by_name() {
+    let long = "x".repeat(2 << 20);
+    for line in [format!("2,{long},a,1,d,2,7,Peru"), format!("2,{long},a,none,d,2,7,Peru")] {
+        let folder = orders("a.csv", &[COLUMNS, "1,A,a,1,d,2,7,Peru", &line], "\n");
+        let error = run(&["--orders", text(folder.path()), "--json"]).error();
+        assert!(error.contains("a.csv:3") && error.contains("the limit is"), "{error:.300}");
+    }
+}
+
+/// Two runs on one folder: the later one is told who has it.
+#[test]
+fn a_folder_that_another_process_has_open_is_refused_by_name() {
+    let data = TempDir::new().unwrap();
+    let log = Log::open(data.path()).unwrap();
+    let error = run(&["--data", text(data.path()), "--json"]).error();
+    assert!(error.contains(text(data.path())) && error.contains(&std::process::id().to_string()), "{error}");
+    log.close().unwrap();
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn handles_of_a_closed_log_say_so_and_batches_stay() {
     let mut records = partition.read_from(0).unwrap();
     let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
     let batch = consumer.poll(Duration::ZERO).unwrap();
-    let builder = log.consumer("shipping").topic("orders");
+    let (builder, unknown) = (log.consumer("shipping").topic("orders"), log.consumer("shipping").topic("nothing"));
     log.close().unwrap();
     log.close().unwrap();
     other.close().unwrap();
@@ -73,6 +73,7 @@ fn handles_of_a_closed_log_say_so_and_batches_stay() {
         ("append_with", topic.append_with(Record::new("tea"), Durability::Synced).map(drop)),
         ("append_batch", topic.append_batch([Record::new("tea")]).map(drop)),
         ("partition append", partition.append(Record::new("tea")).map(drop)),
+        ("partition append_batch", partition.append_batch_with([Record::new("tea")], Durability::Synced).map(drop)),
         ("topic flush", topic.flush()),
         ("partition flush", partition.flush()),
         ("log flush", log.flush()),
@@ -93,6 +94,7 @@ fn handles_of_a_closed_log_say_so_and_batches_stay() {
         ("consumer seek", consumer.seek("orders", 0, 0)),
         ("rewind", consumer.rewind()),
         ("open a consumer", builder.open().map(drop)),
+        ("open a consumer of a topic that isn't there", unknown.open().map(drop)),
     ];
     for (what, result) in results {
         assert_eq!(result.expect_err(what).kind(), ErrorKind::Closed, "{what}");

@@ -101,6 +101,7 @@ fn options_have_bounds() {
         topic.append_with(Record::new("tea"), level).unwrap_err(),
         topic.append_batch_with([Record::new("tea")], level).unwrap_err(),
         topic.partition(0).unwrap().append_with(Record::new("tea"), level).unwrap_err(),
+        topic.partition(0).unwrap().append_batch_with([Record::new("tea")], level).unwrap_err(),
         log.consumer("billing").topic("orders").open().unwrap().commit_with(level).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
@@ -202,6 +203,15 @@ fn a_file_where_the_folder_should_be_is_no_folder() {
         assert_eq!(error.path(), Some(&*path));
     }
     assert_eq!(fs::read(&path).unwrap(), b"hello");
+}
+
+#[test]
+fn a_path_that_is_none_is_refused_by_name() {
+    let error = Log::open("").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("path"), "{error}");
+    let error = Log::open("a\0b").unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(Path::new("a\0b"))));
 }
 
 #[test]

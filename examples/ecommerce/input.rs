@@ -89,7 +89,8 @@ pub(crate) fn find_files(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn is_csv(path: &Path) -> bool {
-    path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
+    // A link that leads nowhere is no folder: opening it will tell.
+    !path.is_dir() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
 }
 
 fn open(path: &Path) -> Result<fs::File> {

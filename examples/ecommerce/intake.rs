@@ -28,7 +28,7 @@ const REASON: &str = "reason";
 
 /// What intake is to do.
 pub(crate) struct Intake {
-    /// Files to read. Without any, orders are made up, unless the log holds real ones.
+    /// Files to read. Without any, orders are made up, unless the log holds nothing but real ones.
     pub(crate) files: Option<Vec<PathBuf>>,
     /// Abort the process once so many orders are created, in this run and all before.
     pub(crate) crash_after: Option<u64>,
@@ -51,7 +51,7 @@ pub(crate) fn run(shop: &Shop<'_>, intake: &Intake) -> Result<Report> {
             intake.progress.set_length(lines.sum::<Result<_>>()?);
             files.iter().try_for_each(|file| desk.take_all(input::lines(file)?))?;
         }
-        None if desk.taken.files().all(|file| file == generate::NAME) => {
+        None if desk.taken.is_empty() || desk.taken.has_file(generate::NAME) => {
             intake.progress.set_length(generate::lines().count() as u64);
             desk.take_all(generate::lines())?;
         }
@@ -109,9 +109,13 @@ impl<'a> Desk<'a> {
         };
         let Outcome { event, dead } = rules::judge(invoice)?;
         if let Some((event, numbers)) = event {
-            self.append(&event, &file, &numbers)?;
+            let outcome = self.append(&event, &file, &numbers);
+            outcome.map_err(|error| format!("{}: {error}", event.invoice().id))?;
         }
-        dead.iter().try_for_each(|(line, reason)| self.bury(line, reason))
+        dead.iter().try_for_each(|(line, reason)| {
+            let outcome = self.bury(line, reason);
+            outcome.map_err(|error| format!("{file}:{}: {error}", line.number).into())
+        })
     }
 
     fn append(&mut self, event: &Event, file: &str, numbers: &[u64]) -> Result<()> {

@@ -52,8 +52,12 @@ impl LineSet {
         self.files.values().map(HashSet::len).sum()
     }
 
-    /// The names of the files that have a line in the set.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
-        self.files.keys().map(String::as_str)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Whether a line of that file is in the set.
+    pub(crate) fn has_file(&self, file: &str) -> bool {
+        self.files.contains_key(file)
     }
 }

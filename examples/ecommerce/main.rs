@@ -53,7 +53,7 @@ struct Args {
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
-    /// Abort the process once N orders are created, as a test
+    /// Abort the process once N orders are created, in this run and all before on the same data: as a test
     #[arg(long, value_name = "N")]
     crash_after: Option<u64>,
 }
@@ -88,8 +88,7 @@ fn run(args: &Args) -> Result<()> {
         true => report::json(&totals)?,
         false => report::tables(&totals, &reports, elapsed, report::disk_bytes(&folder)?),
     };
-    writeln!(io::stdout(), "{text}")?;
-    Ok(())
+    writeln!(io::stdout(), "{text}").map_err(|error| format!("can't print the result: {error}").into())
 }
 
 /// A bar on a terminal, and nothing at all elsewhere.

@@ -60,7 +60,7 @@ pub(crate) fn judge(lines: Vec<Line>) -> Result<Outcome> {
 /// What a line is part of, what it says was sold or given back, and for how much; or why it doesn't count.
 fn judge_line(line: &Line) -> Result<(Kind, Item, Decimal), &'static str> {
     let quantity: i64 = line.get(Column::Quantity).parse().map_err(|_| "Quantity isn't an integer")?;
-    let price = decimal(line.get(Column::UnitPrice)).ok_or("UnitPrice isn't a decimal")?;
+    let price = decimal(line.get(Column::UnitPrice)).ok_or("UnitPrice isn't a decimal")?.normalize();
     let kind = kind(line.get(Column::InvoiceNo)).ok_or("InvoiceNo is neither digits nor C and digits")?;
     match kind {
         Kind::Order if quantity <= 0 => return Err("Quantity of an order isn't above zero"),

@@ -83,9 +83,10 @@ impl ConsumerBuilder {
         if self.max_poll_bytes == 0 {
             return Err(invalid("max_poll_bytes", "at least 1 byte"));
         }
-        let topics: Vec<_> = self.topics.iter().map(|name| self.context.topics.get(name)).collect::<Result<_>>()?;
         let waiter = Arc::new(Waiter::default());
+        // First, since it tells whether the log was closed.
         let member = self.context.groups.join(&self.group, &waiter)?;
+        let topics: Vec<_> = self.topics.iter().map(|name| self.context.topics.get(name)).collect::<Result<_>>()?;
         let mut consumer = Consumer {
             member,
             assigned: Vec::new(),

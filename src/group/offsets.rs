@@ -75,8 +75,8 @@ impl Offsets {
         self.state.lock().table.get(&key).map(|committed| committed.offset)
     }
 
-    /// Commits for a group: topic id, partition, offset. What is unchanged isn't appended. All or nothing up to 65,535
-    /// partitions. `durability` overrides the log's.
+    /// Commits for a group: topic id, partition, offset; the last one for a partition counts. What is unchanged isn't
+    /// appended. All or nothing as far as it fits a frame. `durability` overrides the log's.
     pub(crate) fn commit(
         &self,
         group: &Arc<str>,
@@ -88,14 +88,15 @@ impl Offsets {
         // Groups are independent and have one member, so the epoch of every ownership is 0.
         let offsets =
             offsets.into_iter().map(|(id, partition, offset)| (key(id, partition), Committed { offset, epoch: 0 }));
-        self.append(offsets, unsynced(durability))?;
+        self.append(offsets.collect(), unsynced(durability))?;
         // Not under the lock: commits that wait for the device at the same time share one sync.
         if durability == Durability::Synced { self.partition.flush() } else { Ok(()) }
     }
 
-    fn append(&self, commits: impl Iterator<Item = (Key<Arc<str>>, Committed)>, durability: Durability) -> Result<()> {
+    fn append(&self, commits: Table, durability: Durability) -> Result<()> {
         let mut state = self.state.lock();
-        let changed: Vec<_> = commits.filter(|(key, committed)| state.table.get(key) != Some(committed)).collect();
+        let is_changed = |(key, committed): &(Key<Arc<str>>, Committed)| state.table.get(key) != Some(committed);
+        let changed: Vec<_> = commits.into_iter().filter(is_changed).collect();
         if changed.is_empty() {
             return Ok(());
         }
@@ -221,21 +222,16 @@ impl Fold {
                 };
             }
             Err(Undecodable::Newer(what)) => {
-                let path = folder(partition).into();
+                let path = partition.dir().into();
                 return Err(Repr::UnsupportedRecord { path, offset: record.offset(), what }.into());
             }
             Err(Undecodable::Malformed) => {
                 let detail = format!("the record at offset {} is no commit", record.offset());
-                self.damage.push(Error::corruption(folder(partition), 0, detail));
+                self.damage.push(Error::corruption(partition.dir(), 0, detail));
             }
         }
         Ok(())
     }
-}
-
-/// The name of the partition's folder in the log's.
-fn folder(partition: &PartitionLog) -> String {
-    format!("{}-{}", partition.spec().topic, partition.spec().number)
 }
 
 fn owned(key: Key<&str>) -> Key<Arc<str>> {

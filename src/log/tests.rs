@@ -61,6 +61,20 @@ fn a_folder_of_a_newer_version_is_not_touched() {
 }
 
 #[test]
+fn files_that_are_not_the_logs_stay() {
+    let storage = SimStorage::default();
+    storage.create_dir_all(Path::new(DIR)).unwrap();
+    let mine = ["metadata.tmp", "meta.tmp.bak", "notes.txt"];
+    for name in mine.iter().chain(&["meta.tmp"]) {
+        storage.open(&Path::new(DIR).join(name), OpenMode::CreateNew).unwrap();
+    }
+    open(&storage).unwrap().close().unwrap();
+    let names = names(&storage, DIR);
+    assert!(mine.iter().all(|name| names.iter().any(|found| found == name)), "{names:?}");
+    assert!(!names.iter().any(|name| name == "meta.tmp"), "that one is a leftover: {names:?}");
+}
+
+#[test]
 fn a_missing_meta_file_is_written_anew_and_told() {
     let storage = SimStorage::default();
     let log = open(&storage).unwrap();

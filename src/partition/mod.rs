@@ -192,6 +192,11 @@ impl PartitionLog {
         &self.spec
     }
 
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The earliest readable offset.
     pub(crate) fn start_offset(&self) -> u64 {
         self.start_offset.load(Ordering::Acquire)
@@ -206,6 +211,12 @@ impl PartitionLog {
     /// waits for the writer.
     pub(crate) fn settled_end_offset(&self) -> u64 {
         self.writer.lock().next_offset()
+    }
+
+    /// The published end and the offset there, of the same moment. Waits for the writer.
+    fn settled_end(&self) -> (LogPosition, u64) {
+        let writer = self.writer.lock();
+        (writer.end(), writer.next_offset())
     }
 
     /// Everything below it is on the device.
@@ -378,10 +389,7 @@ impl PartitionLog {
     /// A roll that comes in between is left to the next one: its segment isn't among `segments`, so the mark goes no
     /// further than their end.
     fn sync_now(&self, segments: &[Arc<Segment>], folder_changed: bool) -> Result<LogPosition> {
-        let (mut end, mut end_offset) = {
-            let writer = self.writer.lock();
-            (writer.end(), writer.next_offset())
-        };
+        let (mut end, mut end_offset) = self.settled_end();
         if let Some(last) = segments.last().filter(|last| last.header.sequence < end.sequence().into()) {
             let sealed = last.sealed_end().unwrap_or(DATA_START);
             end = recovery::position(last, sealed)?;

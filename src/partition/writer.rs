@@ -346,12 +346,17 @@ impl PartitionLog {
         self.roll_segment(&mut writer, 0, now_ms)
     }
 
-    /// Whether appending these records as one frame would begin a new segment.
+    /// Whether [`append_batch`](PartitionLog::append_batch) of these records would begin a new segment.
     pub(crate) fn must_roll_for(&self, records: &[Record<'_>]) -> Result<bool> {
-        let encoder = FrameEncoder::new(records)?;
+        let (mut bytes, mut rest) = (0, records);
+        while !rest.is_empty() {
+            let (frame, others) = rest.split_at(frame_records(rest));
+            bytes += FrameEncoder::new(frame)?.frame_bytes() as u64;
+            rest = others;
+        }
         let writer = self.writer.lock();
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
-        Ok(self.must_roll(&writer, encoder.frame_bytes() as u64, encoder.record_count().into(), now_ms))
+        Ok(self.must_roll(&writer, bytes, records.len() as u64, now_ms))
     }
 
     /// Does what the level promises for everything up to `end`.

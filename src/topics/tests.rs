@@ -187,6 +187,34 @@ fn a_folder_that_holds_something_else_is_refused_and_stays() {
 }
 
 #[test]
+fn a_folder_with_somebody_elses_log_file_is_refused_and_stays() {
+    for name in ["today.log", "app.index", "0.log", "notes.tmp"] {
+        let bench = Bench::new();
+        bench.storage.create_dir_all(Path::new("/log/app-0")).unwrap();
+        let path = format!("/log/app-0/{name}");
+        bench.write(&path, b"what happened today");
+        let (topics, _) = bench.open().unwrap();
+        assert_eq!(topics.create("app", config(1)).unwrap_err().kind(), ErrorKind::Corruption, "{name}");
+        assert!(bench.exists(&path), "{name}");
+    }
+}
+
+/// A file system that takes names that differ in case for the same shows the file of another topic.
+#[test]
+fn a_file_that_is_there_already_is_never_written_over_nor_removed() {
+    let bench = Bench::new();
+    let (topics, _) = bench.open().unwrap();
+    bench.write("/log/topics/orders.json", b"of the topic ORDERS");
+    for result in [topics.create("orders", config(1)), topics.ensure("orders", config(1))] {
+        let error = result.unwrap_err();
+        assert_eq!((error.kind(), error.topic()), (ErrorKind::TopicExists, Some("orders")));
+    }
+    let file = bench.storage.read(Path::new("/log/topics/orders.json"), 100).unwrap();
+    assert_eq!(file, b"of the topic ORDERS");
+    assert!(!bench.exists("/log/orders-0"), "nothing was begun");
+}
+
+#[test]
 fn a_creation_that_fails_anywhere_leaves_nothing_and_can_be_repeated() {
     for n in 1.. {
         let bench = Bench::new();

@@ -143,6 +143,33 @@ fn an_offset_may_be_committed_that_is_lower() {
     assert_eq!(bench.offsets.committed(&"billing".into(), 1, 0), Some(3));
 }
 
+/// A topic can have more partitions than a frame has records.
+#[test]
+fn any_number_of_partitions_is_committed_at_once() {
+    let mut bench = Bench::new();
+    let group: Arc<str> = "billing".into();
+    for offset in [7, 8, 9] {
+        let offsets = (0..100_000).map(|partition| (1, partition, offset));
+        bench.offsets.commit(&group, offsets, None).unwrap();
+    }
+    assert!(bench.reopen().unwrap().is_empty());
+    assert_eq!(bench.table().len(), 100_000);
+    assert!(bench.table().values().all(|committed| *committed == 9));
+}
+
+#[test]
+fn of_several_offsets_for_one_partition_the_last_one_counts() {
+    let mut bench = Bench::new();
+    let group: Arc<str> = "billing".into();
+    bench.commit("billing", 1, 0, 3);
+    for offsets in [[5, 3], [4, 3], [3, 5], [7, 6]] {
+        bench.offsets.commit(&group, offsets.map(|offset| (1, 0, offset)), None).unwrap();
+        assert_eq!(bench.offsets.committed(&group, 1, 0), Some(offsets[1]), "{offsets:?}");
+    }
+    bench.reopen().unwrap();
+    assert_eq!(bench.offsets.committed(&group, 1, 0), Some(6));
+}
+
 #[test]
 fn every_segment_begins_with_a_snapshot_and_old_ones_go() {
     let mut bench = Bench::new();
