@@ -264,7 +264,8 @@ impl LogOptions {
         }
 
         let flusher = Flusher::start()?;
-        let env = Environment { storage, clock, flusher: flusher.clone(), positional_appends };
+        let recent_segments = Arc::default();
+        let env = Environment { storage, clock, flusher: flusher.clone(), recent_segments, positional_appends };
         match open_topics(env, path, &self, &mut recovery) {
             Ok((topics, groups)) => {
                 let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));

@@ -184,8 +184,7 @@ impl Cursor {
         let segments = self.partition.segments.load();
         let at = segments.partition_point(|slot| slot.base_offset <= segment.header.base_offset);
         let Some(slot) = segments.get(at) else { return Ok(false) };
-        let open =
-            slot.get(&*self.partition.env.storage, &self.partition.spec, segments.get(at + 1).map(|next| &**next));
+        let open = slot.get(&self.partition.env, &self.partition.spec, segments.get(at + 1).map(|next| &**next));
         let next = match open {
             Ok(next) => next,
             Err(error) => {
@@ -220,7 +219,7 @@ impl Cursor {
             return Err(error.with_damaged_offsets(self.offset..oldest));
         };
         let next = segments.get(at).map(|next| &**next);
-        let segment = match slot.get(&*self.partition.env.storage, &self.partition.spec, next) {
+        let segment = match slot.get(&self.partition.env, &self.partition.spec, next) {
             Ok(segment) => segment,
             Err(error) => {
                 self.check_range(self.offset)?;

@@ -43,6 +43,7 @@ pub use batch::{Batch, Records};
 pub(crate) use cursor::Cursor;
 pub(crate) use flusher::Flusher;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
+pub(crate) use segment::RecentSegments;
 
 use self::{
     checkpoint::{Checkpoint, CheckpointFault, CheckpointState, CleanMark},
@@ -79,6 +80,7 @@ pub(crate) struct Environment {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Clock,
     pub(crate) flusher: Arc<Flusher>,
+    pub(crate) recent_segments: Arc<RecentSegments>,
     /// Appends use `pwrite` instead of stores into the map: for file systems where a store may need new space, which a
     /// map can only answer with a signal. Control page and active indexes live in memory then.
     pub(crate) positional_appends: bool,
@@ -441,6 +443,9 @@ impl PartitionLog {
 
     /// Leaves segments that need no more syncs to their readers.
     fn release(&self, sealed: &[&Arc<Segment>]) {
+        for segment in sealed {
+            self.env.recent_segments.keep(Arc::clone(segment));
+        }
         self.segments.rcu(|segments| {
             let release = |slot: &Arc<SegmentSlot>| {
                 let segment = sealed.iter().find(|segment| segment.header.base_offset == slot.base_offset);
@@ -448,6 +453,12 @@ impl PartitionLog {
             };
             segments.iter().map(release).collect::<Vec<_>>()
         });
+    }
+
+    /// Keeps no segment open, for whoever may come, whose base offset is below this.
+    fn forget_recent_segments(&self, base_offset: u64) {
+        let ours = |segment: &Segment| segment.path.parent() == Some(&*self.dir);
+        self.env.recent_segments.forget(|segment| segment.header.base_offset < base_offset && ours(segment));
     }
 
     /// Base offsets of the segments, oldest first; the last is the active one.
@@ -480,6 +491,7 @@ impl PartitionLog {
             segments.iter().filter(|slot| slot.base_offset >= start_offset).cloned().collect::<Vec<_>>()
         });
         self.sync.lock().unsynced.retain(|segment| segment.header.base_offset >= start_offset);
+        self.forget_recent_segments(start_offset);
         for slot in &segments[..kept] {
             recovery::remove_segment(&*self.env.storage, &slot.path)?;
         }
@@ -497,6 +509,7 @@ impl PartitionLog {
             return Ok(());
         }
         self.wake_waiters();
+        self.forget_recent_segments(u64::MAX);
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let (active, end, next_offset, last_time_ms) = {
             let writer = self.writer.lock();

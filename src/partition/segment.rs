@@ -12,22 +12,23 @@
 //! Readers share a segment freely. The partition's writer alone stores into it, behind the published end.
 
 use std::{
+    collections::VecDeque,
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, ArcSwapWeak};
 use parking_lot::Mutex;
 
 use crate::{
     error::{Error, ErrorKind, Repr, Result},
     frame::{FrameHeader, FrameSeed},
     partition::{
-        PartitionSpec,
+        Environment, PartitionSpec,
         offset_index::{self, Entry, OffsetIndex},
         scan::Scan,
     },
@@ -255,22 +256,64 @@ impl Segment {
     }
 }
 
-/// A segment of the list: known by its name, open while somebody reads it.
+/// The sealed segments that were opened last, over all partitions of a log: kept open for who comes next.
 ///
-/// A log has any number of segments, a process only so many open files and mappings. So only those that may have to be
-/// synced are held here; the others belong to their readers, who share them.
+/// A log has any number of segments, a process only so many open files and mappings. First in, first out: a reader that
+/// finds its segment open takes no lock.
+#[derive(Debug)]
+pub(crate) struct RecentSegments {
+    segments: Mutex<VecDeque<Arc<Segment>>>,
+    capacity: usize,
+}
+
+impl Default for RecentSegments {
+    /// 256 of them.
+    fn default() -> Self {
+        Self::with_capacity(256)
+    }
+}
+
+impl RecentSegments {
+    /// So many at most, beside those that somebody reads in.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self { segments: Mutex::default(), capacity }
+    }
+
+    pub(crate) fn keep(&self, segment: Arc<Segment>) {
+        let mut segments = self.segments.lock();
+        segments.push_back(segment);
+        let oldest = if segments.len() > self.capacity { segments.pop_front() } else { None };
+        drop(segments);
+        drop(oldest); // Which may unmap and close, so not under the lock.
+    }
+
+    /// Lets go of segments that are deleted, or whose partition is closed.
+    pub(crate) fn forget(&self, goes: impl Fn(&Segment) -> bool) {
+        let mut segments = self.segments.lock();
+        let (gone, kept) = segments.drain(..).partition::<VecDeque<_>, _>(|segment| goes(segment));
+        *segments = kept;
+        drop(segments);
+        drop(gone);
+    }
+}
+
+/// A segment of the list: known by its name, opened when it is first read.
+///
+/// Only those that may have to be synced are held here; the others belong to their readers, who share them, and to
+/// [`RecentSegments`].
 #[derive(Debug)]
 pub(crate) struct SegmentSlot {
     pub(crate) base_offset: u64,
     pub(crate) path: PathBuf,
     held: Option<Arc<Segment>>,
-    /// Locked while it is opened.
-    shared: Mutex<Weak<Segment>>,
+    shared: ArcSwapWeak<Segment>,
+    /// Taken by who opens it.
+    opening: Mutex<()>,
 }
 
 impl SegmentSlot {
     pub(crate) fn unopened(base_offset: u64, path: PathBuf) -> Self {
-        Self { base_offset, path, held: None, shared: Mutex::default() }
+        Self { base_offset, path, held: None, shared: ArcSwapWeak::default(), opening: Mutex::new(()) }
     }
 
     pub(crate) fn opened(segment: Arc<Segment>) -> Self {
@@ -279,26 +322,29 @@ impl SegmentSlot {
 
     /// Of a segment that is sealed and durable.
     pub(crate) fn released(segment: &Arc<Segment>) -> Self {
-        let (base_offset, path) = (segment.header.base_offset, segment.path.clone());
-        Self { base_offset, path, held: None, shared: Mutex::new(Arc::downgrade(segment)) }
+        let slot = Self::unopened(segment.header.base_offset, segment.path.clone());
+        slot.shared.store(Arc::downgrade(segment));
+        slot
     }
 
     /// The segment, opened now if it isn't. `next` is the one behind it, whose header knows where this one ends.
     pub(crate) fn get(
         &self,
-        storage: &dyn Storage,
+        env: &Environment,
         spec: &PartitionSpec,
         next: Option<&SegmentSlot>,
     ) -> Result<Arc<Segment>> {
-        if let Some(segment) = &self.held {
-            return Ok(segment.clone());
-        }
-        let mut shared = self.shared.lock();
-        if let Some(segment) = shared.upgrade() {
+        let open = || self.held.clone().or_else(|| self.shared.load().upgrade());
+        if let Some(segment) = open() {
             return Ok(segment);
         }
-        let segment = Arc::new(self.open_sealed(storage, spec, next)?);
-        *shared = Arc::downgrade(&segment);
+        let _opening = self.opening.lock();
+        if let Some(segment) = open() {
+            return Ok(segment);
+        }
+        let segment = Arc::new(self.open_sealed(&*env.storage, spec, next)?);
+        self.shared.store(Arc::downgrade(&segment));
+        env.recent_segments.keep(segment.clone());
         Ok(segment)
     }
 

@@ -28,6 +28,7 @@ impl Bench {
             storage: Arc::new(self.storage.clone()),
             clock: Clock::System,
             flusher: self.flusher.clone(),
+            recent_segments: Arc::default(),
             positional_appends: false,
         };
         let mut report = RecoveryReport::default();

@@ -82,6 +82,7 @@ fn open_partition(storage: &SimStorage, flusher: &Arc<Flusher>) -> Arc<Partition
         storage: Arc::new(storage.clone()),
         clock: Clock::System,
         flusher: flusher.clone(),
+        recent_segments: Arc::default(),
         positional_appends: false,
     };
     let spec = PartitionSpec {

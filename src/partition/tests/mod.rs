@@ -58,6 +58,7 @@ impl Machine {
             storage: Arc::new(self.storage.clone()),
             clock: Clock::Manual(self.now_ms.clone()),
             flusher: Flusher::start()?,
+            recent_segments: Arc::default(),
             positional_appends: self.positional_appends,
         };
         PartitionLog::open(&env, &self.dir, self.spec.clone())
