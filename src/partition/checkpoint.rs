@@ -187,6 +187,10 @@ pub(crate) struct Checkpoint {
     state: CheckpointState,
     /// Whether the slot that counts is known to be on the device.
     settled: bool,
+    /// What is to be written before anything is appended.
+    deferred: Option<CheckpointState>,
+    /// Whether the other slot was damaged when the file was opened.
+    lost_a_slot: bool,
 }
 
 impl Checkpoint {
@@ -198,7 +202,16 @@ impl Checkpoint {
         storage
             .replace(dir, TEMPORARY_NAME, FILE_NAME, &bytes)
             .and_then(|()| storage.open(&path, OpenMode::ReadWrite))
-            .map(|file| Self { file, path: path.clone(), slot: 0, number: 1, state, settled: true })
+            .map(|file| Self {
+                file,
+                path: path.clone(),
+                slot: 0,
+                number: 1,
+                state,
+                settled: true,
+                deferred: None,
+                lost_a_slot: false,
+            })
             .map_err(|source| Error::io("create the checkpoint", &path, source))
     }
 
@@ -213,6 +226,7 @@ impl Checkpoint {
             Err(error) => return Err(Error::io("open the checkpoint", &path, error)),
         };
         let mut best: Option<(u64, u64, CheckpointState)> = None;
+        let mut damaged = false;
         for slot in 0..2 {
             let mut bytes = [0; SLOT_BYTES];
             let read = file
@@ -221,18 +235,30 @@ impl Checkpoint {
             if let Some(found) = CheckpointState::intact_version(&bytes[..read]).filter(|&found| found > VERSION) {
                 return Err(Repr::UnsupportedFormat { path, found, supported: VERSION }.into());
             }
-            if let Some((number, state)) = CheckpointState::decode(&bytes[..read]) {
-                if best.is_none_or(|(_, greatest, _)| number > greatest) {
+            match CheckpointState::decode(&bytes[..read]) {
+                Some((number, state)) if best.is_none_or(|(_, greatest, _)| number > greatest) => {
                     best = Some((slot, number, state));
                 }
+                Some(_) => {}
+                // One that was never written is zeros.
+                None => damaged |= bytes != [0; SLOT_BYTES],
             }
         }
-        Ok(best.map(|(slot, number, state)| Self { file, path, slot, number, state, settled: false }))
+        Ok(best.map(|(slot, number, state)| Self {
+            file,
+            path,
+            slot,
+            number,
+            state,
+            settled: false,
+            deferred: None,
+            lost_a_slot: damaged,
+        }))
     }
 
     /// What counts now.
     pub(crate) fn state(&self) -> &CheckpointState {
-        &self.state
+        self.deferred.as_ref().unwrap_or(&self.state)
     }
 
     /// Makes `state` the one that counts, durable when this returns.
@@ -244,7 +270,24 @@ impl Checkpoint {
         let (slot, number) = (1 - self.slot, self.number + 1);
         self.write_slot(slot, number, &state)?;
         (self.slot, self.number, self.state) = (slot, number, state);
+        self.deferred = None;
         Ok(())
+    }
+
+    /// Leaves it to the next [`write`](Checkpoint::write) to make `state` durable.
+    pub(crate) fn defer(&mut self, state: CheckpointState) {
+        self.deferred = Some(state);
+    }
+
+    /// Whether the device has a state in which offsets may be assigned. Behind a clean mark, or a deferred state, it
+    /// takes a write first.
+    pub(crate) fn allows_appends(&self) -> bool {
+        self.state.clean.is_none() && self.deferred.is_none()
+    }
+
+    /// Whether there was another slot that can't be read: it may have been the newer one.
+    pub(crate) fn lost_a_slot(&self) -> bool {
+        self.lost_a_slot
     }
 
     /// Makes what counts durable where it stands, unless it is known to be.

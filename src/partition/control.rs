@@ -62,6 +62,8 @@ pub(crate) struct LogPosition(u64);
 impl LogPosition {
     /// The greatest sequence number.
     pub(crate) const MAX_SEQUENCE: u32 = (1 << 31) - 1;
+    /// Before everything.
+    pub(crate) const START: Self = Self(0);
     const SEALED: u64 = 1 << 63;
 
     /// `None` if the sequence number takes more than 31 bits, or the position isn't a multiple of 8 or takes more

@@ -23,6 +23,8 @@ mod report;
 mod salvage;
 mod scan;
 mod segment;
+mod set_aside;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -167,7 +169,11 @@ impl PartitionLog {
             writer: Mutex::new(writer),
             segments: ArcSwap::from_pointee(recovered.slots),
             start_offset: AtomicU64::new(state.log_start_offset),
-            offset_ceiling: AtomicU64::new(if state.clean.is_some() { next_offset } else { state.offset_ceiling }),
+            offset_ceiling: AtomicU64::new(if checkpoint.allows_appends() {
+                state.offset_ceiling
+            } else {
+                next_offset
+            }),
             ceiling_requested: AtomicBool::new(false),
             flush_requested: AtomicBool::new(false),
             epoch: state.epoch,

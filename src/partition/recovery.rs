@@ -91,10 +91,11 @@ pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Resul
             if let Some(recovered) = opener.open_clean(&checkpoint)? {
                 return Ok(recovered.with_checkpoint(checkpoint));
             }
-            if let Some(found) =
-                page.believed.map_or(Ok(None), |previous| opener.resume(&previous, checkpoint.state()))?
-            {
-                return opener.settle(found, checkpoint);
+            let state = checkpoint.state();
+            if let Some(mut found) = page.believed.map_or(Ok(None), |previous| opener.resume(&previous, state))? {
+                let log_start_offset = state.log_start_offset;
+                opener.note_missing_start(log_start_offset, &mut found.events);
+                return opener.settle(found, Some(checkpoint), log_start_offset);
             }
             Some(checkpoint)
         }
@@ -389,29 +390,53 @@ impl Opener<'_> {
         }
     }
 
-    /// Writes down a found end, so that appends may go on there.
-    fn settle(&self, mut found: Unsettled, mut checkpoint: Checkpoint) -> Result<Recovered> {
-        let mut state = *checkpoint.state();
-        self.note_missing_start(state.log_start_offset, &mut found.events);
-        state.epoch = state.epoch.max(found.tail.epoch).saturating_add(1);
-        state.clean = None;
-        if found.poison.is_none() {
-            state.durable = found.end;
-            state.durable_offset = found.tail.next_offset;
-            state.offset_ceiling = found.tail.next_offset.saturating_add(OFFSET_CEILING_STEP).max(state.offset_ceiling);
-            state.poisoned = false;
-        } else {
-            state.poisoned = true;
+    /// Writes down a found end, so that appends may go on there; in a new checkpoint if there is none.
+    ///
+    /// Where there is no space to write it (a copy-on-write file system) the first append does.
+    pub(crate) fn settle(
+        &self,
+        mut found: Unsettled,
+        checkpoint: Option<Checkpoint>,
+        log_start_offset: u64,
+    ) -> Result<Recovered> {
+        let before = checkpoint.as_ref().map(|checkpoint| *checkpoint.state());
+        let ceiling = found.tail.next_offset.saturating_add(OFFSET_CEILING_STEP);
+        let mut state = CheckpointState {
+            topic_id: self.spec.topic_id,
+            partition: self.spec.number,
+            log_start_offset,
+            durable: found.end,
+            durable_offset: found.tail.next_offset,
+            offset_ceiling: before.map_or(ceiling, |before| before.offset_ceiling.max(ceiling)),
+            epoch: before.map_or(0, |before| before.epoch).max(found.tail.epoch).saturating_add(1),
+            poisoned: found.poison.is_some(),
+            clean: None,
+        };
+        if found.poison.is_some() {
+            // What is to be written anew by the next open begins where it did for this one.
+            let nothing = (LogPosition::START, log_start_offset);
+            let durable = before.map_or(nothing, |before| (before.durable, before.durable_offset));
+            (state.durable, state.durable_offset) = durable;
         }
-        if let Err(error) = checkpoint.write(state) {
-            found.poison.get_or_insert(Error::from(error).to_string());
-        }
+        let checkpoint = match checkpoint {
+            None => Checkpoint::create(self.storage(), self.dir, state)?,
+            Some(mut checkpoint) => {
+                match checkpoint.write(state) {
+                    Ok(()) => {}
+                    Err(CheckpointFault::Write(_)) => checkpoint.defer(state),
+                    Err(CheckpointFault::Sync(error)) => {
+                        found.poison.get_or_insert(error.to_string());
+                    }
+                }
+                checkpoint
+            }
+        };
         Ok(found.with_checkpoint(self, checkpoint))
     }
 }
 
 impl Unsettled {
-    pub(crate) fn with_checkpoint(mut self, opener: &Opener<'_>, checkpoint: Checkpoint) -> Recovered {
+    fn with_checkpoint(mut self, opener: &Opener<'_>, checkpoint: Checkpoint) -> Recovered {
         if let Some(detail) = &self.poison {
             self.events.push(RecoveryEvent::StillPoisoned { detail: detail.clone() });
         }

@@ -287,3 +287,34 @@ fn a_ceiling_that_cant_be_raised_holds_up_no_flush() {
     assert_eq!(partition.durable_offset(), offset + 1);
     assert_eq!(partition.append(&Record::new("on"), None).unwrap(), offset + 1);
 }
+
+#[test]
+fn an_unclean_open_that_cant_write_its_checkpoint_poisons_nothing_and_appends_go_on_with_space() {
+    for reboot in [false, true] {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        let expected = append_numbers(&partition, 0..10);
+        drop(partition);
+        if reboot {
+            machine.reboot();
+        }
+        // As on a copy-on-write file system without space: what was written once can't be written again.
+        let full = |operation, path: &Path| {
+            let write = operation == Operation::Write && path.ends_with("partition.checkpoint");
+            write.then_some(io::ErrorKind::StorageFull)
+        };
+        machine.storage.fail_if(full);
+        let (partition, report) = machine.open();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        let epoch = partition.epoch;
+        assert_eq!(partition.append(&Record::new("no"), None).unwrap_err().kind(), ErrorKind::StorageFull);
+        machine.storage.heal();
+        let offset = partition.append(&Record::new("on"), None).unwrap();
+        assert_eq!(offset == 10, !reboot, "offset {offset}");
+        drop(partition);
+        let (partition, report) = machine.open();
+        assert!(report.is_clean() && partition.epoch > epoch, "{report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap().len(), 11);
+    }
+}

@@ -332,3 +332,36 @@ fn a_kill_amid_opening_or_closing_costs_no_offset() {
         }
     }
 }
+
+#[test]
+fn a_damaged_slot_of_the_checkpoint_may_have_had_the_higher_ceiling() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let batch: Vec<_> = (0..60_000).map(|_| Record::new("")).collect();
+    let path = machine.dir.join("partition.checkpoint");
+    let slots = |bytes: &[u8]| [bytes[..124].to_vec(), bytes[4096..4220].to_vec()];
+    // Up to offsets that only the newer slot allows.
+    let newer = loop {
+        let before = slots(&machine.read_file(&path));
+        partition.append_batch(&batch, None, &mut Vec::new()).unwrap();
+        partition.maintain().unwrap();
+        let after = slots(&machine.read_file(&path));
+        let changed = (0..2).find(|&slot| before[slot] != after[slot]);
+        if let Some(slot) = changed.filter(|_| partition.end_offset() > 2_200_000) {
+            break slot as u64;
+        }
+    };
+    while partition.end_offset() < 4_400_000 {
+        partition.append_batch(&batch, None, &mut Vec::new()).unwrap();
+    }
+    let used = partition.end_offset();
+    drop(partition);
+    machine.reboot();
+    // Power took all that was appended since the flush, and the newer slot is damaged.
+    machine.write_file(&path, &[0xff; 50], newer * 4096 + 40);
+    for segment in machine.segments().iter().skip(1) {
+        machine.storage.remove_file(segment).unwrap();
+    }
+    let (partition, _) = machine.open();
+    assert!(append_numbers(&partition, 0..1)[0].0 >= used);
+}

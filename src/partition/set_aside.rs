@@ -1,0 +1,165 @@
+//! Taking bytes out of a log without losing them: a torn tail is copied into a file of its own, a whole segment gets
+//! another name.
+//!
+//! # Invariants
+//! - A copy is complete and durable before a byte of what it was taken from changes.
+//! - Doing it again after a crash makes no second copy, and never overwrites an older one.
+//! - Memory doesn't grow with what is copied, and holes stay holes.
+//!
+//! # Thread safety
+//! Runs before anybody else has the partition.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    error::{Error, Result},
+    partition::{
+        recovery::{Opener, zero_behind},
+        scan::{FileSource, Source, end_of_data, first_nonzero},
+        segment::index_path,
+        survey::Candidate,
+    },
+    storage::{EntryKind, File, OpenMode, Storage},
+};
+
+/// The name that a file is made under.
+pub(super) const REWRITE_NAME: &str = "rewrite.tmp";
+/// Bytes that are copied at once.
+pub(super) const COPY_BYTES: usize = 256 << 10;
+
+/// Copies what lies behind `position` into a file of its own, and makes it zeros. `None` if it was zeros.
+pub(super) fn set_tail_aside(opener: &Opener<'_>, candidate: &Candidate, position: u64) -> Result<Option<PathBuf>> {
+    let file = candidate.open(opener)?;
+    let failed = |source| Error::io("set the torn tail aside of", &candidate.path, source);
+    let mut source = FileSource::new(file.clone()).map_err(failed)?;
+    if first_nonzero(&mut source, position).map_err(failed)?.is_none() {
+        return Ok(None);
+    }
+    let end = end_of_data(&mut source, position).map_err(failed)?.min(source.len());
+    let name = format!("{:020}.torn-{position}", candidate.base);
+    let copy = copy_aside(opener.storage(), opener.dir, &file, position..end, &name)
+        .map_err(|source| Error::io("copy the torn tail aside of", &candidate.path, source))?;
+    // Synced with all that is kept: were it synced here, and failed, nobody would know any more what else was lost.
+    zero_behind(&file, position, end).map_err(failed)?;
+    Ok(Some(copy))
+}
+
+/// Copies a range of a file to a new file in the same folder, durably. A copy with the same bytes, left by a recovery
+/// that was interrupted, serves as well.
+///
+/// A piece at a time, and holes stay holes: what lies behind the end of a log may be a few bytes at the end of a file of
+/// any length.
+fn copy_aside(
+    storage: &dyn Storage,
+    dir: &Path,
+    file: &Arc<dyn File>,
+    range: Range<u64>,
+    name: &str,
+) -> std::io::Result<PathBuf> {
+    let mut attempt = 0;
+    let path = loop {
+        let path = dir.join(if attempt == 0 { name.to_owned() } else { format!("{name}.{attempt}") });
+        match storage.entry_kind(&path)? {
+            None => break path,
+            Some(EntryKind::File) if is_copy(storage, &path, file, &range)? => return Ok(path),
+            Some(_) => attempt += 1,
+        }
+    };
+    let temporary = dir.join(REWRITE_NAME);
+    let copy = storage.open(&temporary, OpenMode::Truncate)?;
+    copy.set_len(range.end - range.start)?;
+    let mut source = FileSource::new(file.clone())?.until(range.end);
+    let mut position = range.start;
+    while let Some(data) = first_nonzero(&mut source, position)? {
+        let bytes = source.at(data, COPY_BYTES)?;
+        copy.write_all_at(bytes, data - range.start)?;
+        position = data + bytes.len() as u64;
+    }
+    copy.sync_all()?;
+    storage.rename(&temporary, &path)?;
+    storage.sync_dir(dir)?;
+    Ok(path)
+}
+
+/// Whether the file at `path` holds just what the range does.
+fn is_copy(storage: &dyn Storage, path: &Path, file: &Arc<dyn File>, range: &Range<u64>) -> std::io::Result<bool> {
+    let mut held = FileSource::new(storage.open(path, OpenMode::Read)?)?;
+    let mut source = FileSource::new(file.clone())?.until(range.end);
+    if held.len() != range.end - range.start {
+        return Ok(false);
+    }
+    let mut position = 0;
+    loop {
+        let data = first_nonzero(&mut source, range.start + position)?.map(|data| data - range.start);
+        if first_nonzero(&mut held, position)? != data {
+            return Ok(false);
+        }
+        let Some(data) = data else { return Ok(true) };
+        let bytes = source.at(range.start + data, COPY_BYTES)?;
+        if held.at(data, COPY_BYTES)? != bytes {
+            return Ok(false);
+        }
+        position = data + bytes.len() as u64;
+    }
+}
+
+/// Takes a whole segment out of the log by giving it another name.
+pub(super) fn set_segment_aside(opener: &Opener<'_>, candidate: &Candidate) -> Result<PathBuf> {
+    let storage = opener.storage();
+    let failed = |source| Error::io("set the segment aside", &candidate.path, source);
+    let mut aside = candidate.path.with_extension("log.torn");
+    let mut attempt = 0;
+    while storage.entry_kind(&aside).map_err(failed)?.is_some() {
+        attempt += 1;
+        aside = candidate.path.with_extension(format!("log.torn.{attempt}"));
+    }
+    storage.rename(&candidate.path, &aside).map_err(failed)?;
+    let _ = storage.remove_file(&index_path(&candidate.path)); // A cache; it may never have been there.
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{partition::segment::base_offset_of, storage::fs::FsStorage};
+
+    /// On the real storage, which knows holes: the tail is a few bytes, far apart.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_tail_with_a_hole_is_set_aside_and_zeroed_as_one() {
+        const LEN: u64 = 1 << 38;
+        let root = tempfile::tempdir().unwrap();
+        let file = FsStorage.open(&root.path().join("a"), OpenMode::CreateNew).unwrap();
+        file.set_len(LEN).unwrap();
+        file.write_all_at(b"kept", 5000).unwrap();
+        for position in [6000, 1 << 30, LEN - 20] {
+            file.write_all_at(b"cut", position).unwrap();
+        }
+        let blocks = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path).unwrap());
+        let copy = || copy_aside(&FsStorage, root.path(), &file, 5008..LEN, "torn").unwrap();
+        let path = copy();
+        assert_eq!(path, root.path().join("torn"));
+        assert!(std::fs::metadata(&path).unwrap().len() == LEN - 5008 && blocks(&path) * 512 < 16 << 20);
+        assert_eq!(copy(), path, "the same bytes are there already");
+        file.write_all_at(b"else", 1 << 31).unwrap();
+        assert_eq!(copy(), root.path().join("torn.1"));
+
+        zero_behind(&file, 5008, LEN).unwrap();
+        assert!(blocks(&root.path().join("a")) * 512 < 16 << 20);
+        let mut source = FileSource::new(file.clone()).unwrap();
+        assert_eq!(first_nonzero(&mut source, 5004).unwrap(), None);
+        assert_eq!(first_nonzero(&mut source, 0).unwrap(), Some(5000));
+    }
+
+    #[test]
+    fn what_was_set_aside_is_not_a_segment() {
+        assert_eq!(base_offset_of("00000000000000000007.log"), Some(7));
+        for name in ["00000000000000000007.torn-4096", "00000000000000000007.log.torn", "7.log", "rewrite.tmp"] {
+            assert_eq!(base_offset_of(name), None, "{name}");
+        }
+    }
+}
