@@ -139,13 +139,7 @@ impl Cursor {
             let header = match look(segment, &bytes[at..], position + at as u64) {
                 Look::Good(header) => header,
                 Look::Bad(_) if start.is_some() => break, // First what is intact; the error comes next.
-                Look::Bad(fault) => {
-                    let Some(end) = self.end_behind_all(segment) else {
-                        return Err(self.damage(segment, position + at as u64, end, fault));
-                    };
-                    self.place = Some((segment.clone(), end));
-                    return Ok(None);
-                }
+                Look::Bad(fault) => return Err(self.damage(segment, position + at as u64, end, fault)),
             };
             let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
             let behind = base.saturating_add(header.record_count.into());
@@ -169,14 +163,6 @@ impl Cursor {
         };
         self.offset = next_offset;
         Ok(Some(run))
-    }
-
-    /// The end of the active segment, if the position lies behind every record that there is: damage before that end
-    /// takes nothing that is wanted, and whoever was told of it goes on there.
-    fn end_behind_all(&self, segment: &Segment) -> Option<u64> {
-        let (end, next_offset) = self.partition.settled_end();
-        let is_active = u64::from(end.sequence()) == segment.header.sequence;
-        (is_active && self.offset >= next_offset).then(|| end.file_position())
     }
 
     /// Goes to the segment behind `segment`; false if there is none.

@@ -221,12 +221,6 @@ impl PartitionLog {
         self.writer.lock().next_offset()
     }
 
-    /// The published end and the offset there, of the same moment. Waits for the writer.
-    fn settled_end(&self) -> (LogPosition, u64) {
-        let writer = self.writer.lock();
-        (writer.end(), writer.next_offset())
-    }
-
     /// Everything below it is on the device.
     pub(crate) fn durable_offset(&self) -> u64 {
         self.control.durable_offset()
@@ -397,7 +391,10 @@ impl PartitionLog {
     /// A roll that comes in between is left to the next one: its segment isn't among `segments`, so the mark goes no
     /// further than their end.
     fn sync_now(&self, segments: &[Arc<Segment>], folder_changed: bool) -> Result<LogPosition> {
-        let (mut end, mut end_offset) = self.settled_end();
+        let (mut end, mut end_offset) = {
+            let writer = self.writer.lock();
+            (writer.end(), writer.next_offset())
+        };
         if let Some(last) = segments.last().filter(|last| last.header.sequence < end.sequence().into()) {
             let sealed = last.sealed_end().unwrap_or(DATA_START);
             end = recovery::position(last, sealed)?;
