@@ -44,8 +44,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Agenda {
     visits: BinaryHeap<Reverse<Visit>>,
-    /// All that were ever seen, to be poisoned should the thread die.
+    /// All that are open, to be poisoned should the thread die; and some that no longer are.
     partitions: Vec<Weak<PartitionLog>>,
+    /// The number of partitions at which to look for those again: twice what was left the last time.
+    sweep_at: usize,
     stopped: bool,
 }
 
@@ -93,7 +95,10 @@ impl Flusher {
     /// Makes a partition known, once.
     pub(crate) fn add(&self, partition: &Arc<PartitionLog>) {
         let mut agenda = self.shared.agenda.lock();
-        agenda.partitions.retain(|partition| partition.strong_count() > 0);
+        if agenda.partitions.len() >= agenda.sweep_at {
+            agenda.partitions.retain(|partition| partition.strong_count() > 0);
+            agenda.sweep_at = 2 * agenda.partitions.len() + 16;
+        }
         agenda.partitions.push(Arc::downgrade(partition));
     }
 
