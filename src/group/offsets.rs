@@ -12,8 +12,7 @@
 //!   snapshot, or nothing was ever removed.
 //!
 //! # Thread safety
-//! Any thread may call anything. Commits take turns; none waits for the device under the lock, but the one that begins
-//! a new segment.
+//! Any thread may call anything. Commits take turns; none waits for the device while others wait for it.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -102,19 +101,27 @@ impl Offsets {
         }
         let encoded: Vec<_> = changed.iter().map(|(key, committed)| codec::commit(key, *committed)).collect();
         let records: Vec<Record<'_>> = encoded.iter().map(record).collect();
+        let mut obsolete = None;
         if !state.in_order || self.partition.must_roll_for(&records)? {
-            self.begin_segment(&mut state, durability)?;
+            obsolete = self.begin_segment(&mut state, durability)?;
         }
         let mut appended: Vec<Range<u64>> = Vec::new();
         let outcome = self.partition.append_batch(&records, Some(durability), &mut appended);
         let count: u64 = appended.iter().map(|range| range.end - range.start).sum();
         // All of them, or those that were appended before it failed.
         state.table.extend(changed.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)));
+        drop(state);
+        if let Some(previous) = obsolete {
+            // The commit doesn't depend on it: what isn't removed now is removed next time, and a sync that failed
+            // has poisoned the partition, which says so itself.
+            let _ = self.partition.flush().and_then(|()| self.partition.delete_segments_before(previous));
+        }
         outcome
     }
 
-    /// Begins a segment with a snapshot. If this fails, the next commit tries again in yet another segment.
-    fn begin_segment(&self, state: &mut State, durability: Durability) -> Result<()> {
+    /// Begins a segment with a snapshot. If this fails, the next commit tries again in yet another segment. Answers the
+    /// base offset of the segment before which nothing is needed any more once the snapshot is on the device.
+    fn begin_segment(&self, state: &mut State, durability: Durability) -> Result<Option<u64>> {
         state.in_order = false;
         self.partition.roll()?;
         let base = self.partition.segment_base_offsets().last().copied();
@@ -131,12 +138,7 @@ impl Offsets {
 
         let previous = std::mem::replace(&mut state.snapshot_at, base);
         state.in_order = true;
-        if let Some(previous) = previous {
-            // The commit doesn't depend on it: what isn't removed now is removed next time, and a sync that failed
-            // has poisoned the partition, which says so itself.
-            let _ = self.partition.flush().and_then(|()| self.partition.delete_segments_before(previous));
-        }
-        Ok(())
+        Ok(previous)
     }
 }
 
