@@ -26,10 +26,14 @@ pub(crate) const SHIPMENTS: &str = "shipments";
 pub(crate) const NOTIFICATIONS: &str = "notifications";
 
 const PARTITIONS: u32 = 4;
+/// The largest order: what follows from one (its shipment and its delivery, say) fits a frame, so it is all or nothing.
+const MAX_ORDER_BYTES: u64 = 512 << 10;
 
 /// A topic, created by whoever comes first.
 pub(crate) fn topic(log: &Log, name: &str) -> Result<Topic> {
-    Ok(log.ensure_topic(name, TopicConfig::with_partitions(PARTITIONS))?)
+    let config = TopicConfig::with_partitions(PARTITIONS);
+    let config = if name == ORDERS { config.max_record_bytes(MAX_ORDER_BYTES) } else { config };
+    Ok(log.ensure_topic(name, config)?)
 }
 
 /// An order or a refund, without the things that were bought.
