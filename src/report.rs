@@ -68,8 +68,9 @@ pub enum Finding {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder of a topic's partition was gone. The partition was made anew, and is empty.
-    MissingFolder {
+    /// The folder of a topic's partition was gone, or held nothing any more. The partition was made anew: it is empty,
+    /// and its offsets begin at 0.
+    MissingPartition {
         /// The folder.
         path: PathBuf,
     },
@@ -85,8 +86,8 @@ impl fmt::Display for Finding {
         match self {
             Self::MissingMeta { path } => write!(f, "{} was missing and was written anew", path.display()),
             Self::OrphanedFolder { path } => write!(f, "{} belongs to no topic", path.display()),
-            Self::MissingFolder { path } => {
-                write!(f, "{} was missing; its partition was made anew, without records", path.display())
+            Self::MissingPartition { path } => {
+                write!(f, "{} was missing or empty; its partition was made anew, without records", path.display())
             }
             Self::DamagedCommits { detail } => {
                 write!(f, "committed offsets may be lost, groups go on from earlier ones: {detail}")

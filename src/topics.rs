@@ -28,7 +28,7 @@ use crate::{
     json_file,
     name::{RESERVED_PREFIX, check_name, is_well_formed},
     orphan,
-    partition::{Environment, PartitionLog, PartitionSpec},
+    partition::{Environment, Opening, PartitionLog, PartitionSpec},
     partitioner::DefaultPartitioner,
     report::{Finding, RecoveryReport},
     storage::EntryKind,
@@ -123,12 +123,6 @@ impl Topics {
     /// Opens a topic that has a file.
     fn open_topic(&self, name: &str, report: &mut RecoveryReport) -> Result<Arc<TopicState>> {
         let (id, config) = self.read_file(name)?;
-        for number in 0..config.partitions {
-            let folder = self.partition_dir(name, number);
-            if self.entry_kind(&folder)?.is_none() {
-                report.add(Finding::MissingFolder { path: folder });
-            }
-        }
         Ok(self.enter(self.open_partitions(name, id, config, report)?))
     }
 
@@ -150,7 +144,8 @@ impl Topics {
         state
     }
 
-    /// Opens (or makes) all partitions of a topic.
+    /// Opens all partitions of a topic. Those that are made are reported as missing: who creates the topic, and expects
+    /// them to be, doesn't look at the report.
     fn open_partitions(
         &self,
         name: &str,
@@ -162,8 +157,12 @@ impl Topics {
         let mut partitions: Vec<Arc<PartitionLog>> = Vec::new();
         for number in 0..config.partitions {
             let spec = self.spec(&name, id, number, &config);
-            match PartitionLog::open(&self.env, &self.partition_dir(&name, number), spec) {
+            let folder = self.partition_dir(&name, number);
+            match PartitionLog::open(&self.env, &folder, spec) {
                 Ok((partition, recovery)) => {
+                    if recovery.opening() == Opening::Created {
+                        report.add(Finding::MissingPartition { path: folder });
+                    }
                     report.add_partition(recovery);
                     partitions.push(partition);
                 }

@@ -123,7 +123,7 @@ fn a_commit_outside_the_log_is_told_by_poll() {
     fs::remove_dir_all(dir.path().join("orders-1")).unwrap();
 
     let log = Log::open(dir.path()).unwrap();
-    let finding = Finding::MissingFolder { path: dir.path().join("orders-1") };
+    let finding = Finding::MissingPartition { path: dir.path().join("orders-1") };
     assert_eq!(log.recovery().findings(), [finding]);
     let topic = log.topic("orders").unwrap();
     let mut consumer = log.consumer("billing").topic("orders").open().unwrap();

@@ -433,7 +433,7 @@ fn files_of_the_log_that_are_gone_are_told() {
 
         fs::remove_dir_all(&orphan).unwrap();
         let log = open(folder.path());
-        assert_eq!(log.recovery().findings(), [Finding::MissingFolder { path: orphan }]);
+        assert_eq!(log.recovery().findings(), [Finding::MissingPartition { path: orphan }]);
         assert_eq!(partition(&log).end_offset(), 0);
     }
 }

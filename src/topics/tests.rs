@@ -120,19 +120,27 @@ fn a_newer_version_of_a_topics_file_is_refused() {
 }
 
 #[test]
-fn a_missing_folder_is_made_anew_and_told() {
-    let bench = Bench::new();
-    let (topics, _) = bench.open().unwrap();
-    topics.create("orders", config(2)).unwrap();
-    topics.close().unwrap();
-    drop(topics);
-    bench.storage.remove_dir_all(Path::new("/log/orders-1")).unwrap();
+fn a_missing_or_emptied_folder_is_filled_anew_and_told() {
+    for emptied in [false, true] {
+        let bench = Bench::new();
+        let (topics, _) = bench.open().unwrap();
+        topics.create("orders", config(2)).unwrap();
+        topics.close().unwrap();
+        drop(topics);
+        let folder = Path::new("/log/orders-1");
+        bench.storage.remove_dir_all(folder).unwrap();
+        if emptied {
+            bench.storage.create_dir_all(folder).unwrap();
+        }
 
-    let (topics, report) = bench.open().unwrap();
-    let expected = Finding::MissingFolder { path: "/log/orders-1".into() };
-    assert!(report.findings().contains(&expected), "{report:?}");
-    let partition = topics.get("orders").unwrap().partition(1).unwrap().clone();
-    partition.append(&Record::new("tea"), None).unwrap();
+        let (topics, report) = bench.open().unwrap();
+        assert_eq!(report.findings(), [Finding::MissingPartition { path: folder.into() }]);
+        let partition = topics.get("orders").unwrap().partition(1).unwrap().clone();
+        partition.append(&Record::new("tea"), None).unwrap();
+        topics.close().unwrap();
+        drop((topics, partition));
+        assert!(bench.open().unwrap().1.findings().is_empty());
+    }
 }
 
 #[test]
