@@ -189,7 +189,7 @@ pub(crate) struct Checkpoint {
     settled: bool,
     /// What is to be written before anything is appended.
     deferred: Option<CheckpointState>,
-    /// Whether the other slot was damaged when the file was opened.
+    /// Whether the other slot was damaged when the file was opened, and hasn't been written since.
     lost_a_slot: bool,
 }
 
@@ -226,7 +226,7 @@ impl Checkpoint {
             Err(error) => return Err(Error::io("open the checkpoint", &path, error)),
         };
         let mut best: Option<(u64, u64, CheckpointState)> = None;
-        let mut damaged = false;
+        let (mut damaged, mut empty) = (false, false);
         for slot in 0..2 {
             let mut bytes = [0; SLOT_BYTES];
             let read = file
@@ -240,8 +240,8 @@ impl Checkpoint {
                     best = Some((slot, number, state));
                 }
                 Some(_) => {}
-                // One that was never written is zeros.
-                None => damaged |= bytes != [0; SLOT_BYTES],
+                None if bytes == [0; SLOT_BYTES] => empty = true,
+                None => damaged = true,
             }
         }
         Ok(best.map(|(slot, number, state)| Self {
@@ -252,7 +252,8 @@ impl Checkpoint {
             state,
             settled: false,
             deferred: None,
-            lost_a_slot: damaged,
+            // The second slot is zeros until the second state is written.
+            lost_a_slot: damaged || empty && number > 1,
         }))
     }
 
@@ -267,10 +268,20 @@ impl Checkpoint {
     /// the other one is touched: it may have come from a page that never reached the device.
     pub(crate) fn write(&mut self, state: CheckpointState) -> Result<(), CheckpointFault> {
         self.settle()?;
+        self.write_other_slot(state)?;
+        if self.lost_a_slot {
+            // The ceiling may have gone up by more than what the loss of one slot allows for: into both, then.
+            self.write_other_slot(state)?;
+            self.lost_a_slot = false;
+        }
+        self.deferred = None;
+        Ok(())
+    }
+
+    fn write_other_slot(&mut self, state: CheckpointState) -> Result<(), CheckpointFault> {
         let (slot, number) = (1 - self.slot, self.number + 1);
         self.write_slot(slot, number, &state)?;
         (self.slot, self.number, self.state) = (slot, number, state);
-        self.deferred = None;
         Ok(())
     }
 

@@ -248,6 +248,10 @@ impl Opener<'_> {
 
     /// The partition as its clean mark describes it, if that may be believed.
     fn open_clean(&self, checkpoint: &Checkpoint) -> Result<Option<CleanlyClosed>> {
+        if checkpoint.lost_a_slot() {
+            // It may have been the newer one: of a process that appended, and lost that with the power.
+            return Ok(None);
+        }
         let (Some(mark), Some(&base)) = (checkpoint.state().clean, self.bases.last()) else { return Ok(None) };
         let path = self.path(base);
         let Some((file, header)) = self.intact_file(base)? else { return Ok(None) };

@@ -48,8 +48,8 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
     let known = checkpoint.as_ref().map(|checkpoint| {
         let mut state = *checkpoint.state();
         if checkpoint.lost_a_slot() {
-            // It may have been the newer one, with a higher ceiling.
-            state.offset_ceiling = state.offset_ceiling.saturating_add(OFFSET_CEILING_STEP);
+            // It may have been the newer one, with a higher ceiling: a step above the end of the frame that needed it.
+            state.offset_ceiling = state.offset_ceiling.saturating_add(2 * OFFSET_CEILING_STEP);
         }
         state
     });

@@ -365,3 +365,72 @@ fn a_damaged_slot_of_the_checkpoint_may_have_had_the_higher_ceiling() {
     let (partition, _) = machine.open();
     assert!(append_numbers(&partition, 0..1)[0].0 >= used);
 }
+
+/// Damages the last slot of the checkpoint that `step` writes.
+fn lose_the_slot_that(machine: &Machine, junk: u8, step: impl FnOnce()) {
+    let path = machine.dir.join("partition.checkpoint");
+    let before = machine.read_file(&path);
+    step();
+    let after = machine.read_file(&path);
+    let written = [0, 4096].into_iter().filter(|&at| before[at..at + 124] != after[at..at + 124]);
+    let newer = written.max_by_key(|&at| u64::from_le_bytes(after[at + 16..at + 24].try_into().unwrap())).unwrap();
+    machine.write_file(&path, &[junk; 200], newer as u64);
+}
+
+#[test]
+fn a_clean_mark_beside_a_damaged_slot_may_have_been_followed_by_appends() {
+    for junk in [0xff, 0] {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        let expected = append_numbers(&partition, 0..10);
+        partition.close().unwrap();
+        let closed = machine.read_file(&machine.segments()[0]);
+        let (partition, _) = machine.open();
+        lose_the_slot_that(&machine, junk, || drop(append_numbers(&partition, 10..15)));
+        drop(partition);
+        // The power took what was appended since, and the length of the file.
+        let segment = machine.segments().remove(0);
+        machine.cut_file(&segment, closed.len() as u64);
+        machine.reboot();
+        let (partition, _) = machine.open();
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        assert!(append_numbers(&partition, 0..1)[0].0 >= 15, "an offset is used twice");
+    }
+}
+
+#[test]
+fn a_damaged_slot_may_have_had_the_highest_ceiling_that_can_be_twice_in_a_row() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let records = vec![Record::new(""); 65_000];
+    let fill = |partition: &Arc<PartitionLog>, end: u64| {
+        // Nobody raises the ceiling ahead of need.
+        partition.env.flusher.stop();
+        while partition.end_offset() < end {
+            let count = (end - partition.end_offset()).min(65_000) as usize;
+            partition.append_batch(&records[..count], None, &mut Vec::new()).unwrap();
+        }
+    };
+    lose_the_slot_that(&machine, 0xff, || fill(&partition, 8_415_000));
+    drop(partition);
+    let power_cut = || {
+        machine.reboot();
+        machine.segments().iter().skip(1).for_each(|segment| machine.storage.remove_file(segment).unwrap());
+    };
+    power_cut();
+    let path = machine.dir.join("partition.checkpoint");
+    let before = machine.read_file(&path);
+    let (partition, _) = machine.open();
+    let first = append_numbers(&partition, 0..1)[0].0;
+    assert!(first >= 8_415_000, "{first} is used twice");
+    let after = machine.read_file(&path);
+    let newer = [0, 4096].into_iter().max_by_key(|&at| u64::from_le_bytes(after[at + 16..at + 24].try_into().unwrap()));
+    assert_ne!(before, after);
+    fill(&partition, first + 4_000_000);
+    drop(partition);
+    machine.write_file(&path, &[0xff; 50], newer.unwrap() as u64);
+    power_cut();
+    let (partition, _) = machine.open();
+    let next = append_numbers(&partition, 0..1)[0].0;
+    assert!(next >= first + 4_000_000, "{next} is used twice");
+}
