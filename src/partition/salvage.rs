@@ -12,7 +12,8 @@
 //! A frame is valid if both its checks hold, offsets grow, and the epoch doesn't fall. A later segment whose header is
 //! gone, or doesn't match its predecessor, is invalid from its start.
 //!
-//! Without a checkpoint S is the end of the last valid frame, and appends go on in a new segment 2^32 offsets behind.
+//! Without a durable mark S is the end of the last valid frame. Without a checkpoint appends go on in a new segment 2^32
+//! offsets behind.
 //!
 //! # Invariants
 //! - What is cut is copied aside, durably, before a byte of it changes.
@@ -29,6 +30,7 @@ use crate::{
     partition::{
         OFFSET_CEILING_STEP,
         checkpoint::{Checkpoint, CheckpointState},
+        control::LogPosition,
         recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment},
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Source},
@@ -59,7 +61,10 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
         None => opener.bases.first().copied().unwrap_or(0),
     };
     opener.note_missing_start(log_start_offset, &mut events);
-    let mut survey = survey(&opener, known.as_ref())?;
+    // A checkpoint that was made anew by a recovery that couldn't make anything durable knows of no mark either, and
+    // nothing was appended since.
+    let marked = known.filter(|state| state.durable != LogPosition::START);
+    let mut survey = survey(&opener, marked.as_ref())?;
     events.extend(survey.missing.iter().map(|offsets| RecoveryEvent::SegmentsMissing { offsets: offsets.clone() }));
     report_corruption(&survey, known.as_ref(), &mut events);
     let end = cut(&mut opener, &mut survey, &mut events)?;

@@ -74,7 +74,7 @@ pub(super) struct Survey {
     pub(super) last_valid: (usize, u64),
 }
 
-/// Reads and verifies everything from the durable mark on.
+/// Reads and verifies everything from the durable mark on; everything there is if `known` is `None`.
 pub(super) fn survey(opener: &Opener<'_>, known: Option<&CheckpointState>) -> Result<Survey> {
     let candidates = candidates(opener, known.map(|state| state.durable))?;
     let tail = Tail { next_offset: 0, last_time_ms: i64::MIN, epoch: 0 };
@@ -92,7 +92,7 @@ pub(super) fn survey(opener: &Opener<'_>, known: Option<&CheckpointState>) -> Re
     if let Some(state) = known {
         survey.note_missing_end(state);
     } else {
-        // The rule without a checkpoint: what lies before the last valid frame's end was durable.
+        // The rule without a durable mark: what lies before the last valid frame's end was durable.
         let (at, end) = survey.last_valid;
         let sequence = survey.candidates.get(at).map_or(0, |candidate| candidate.sequence);
         survey.durable = LogPosition::new(sequence, end).unwrap_or(survey.durable).max(survey.durable);
@@ -152,7 +152,7 @@ impl Survey {
         };
         match self.link(at, &header) {
             Link::Follows => {}
-            // Without a checkpoint the end of the last valid frame is S, so the gap lies below it.
+            // Without a durable mark the end of the last valid frame is S, so the gap lies below it.
             Link::Misses(offsets) if known.is_none() => self.missing.extend(offsets),
             Link::Misses(_) | Link::Contradicts => {
                 self.note(at, 0..u64::MAX, "the segment doesn't follow the one before it");

@@ -465,3 +465,32 @@ fn recovery_that_is_interrupted_anywhere_ends_the_same() {
         }
     }
 }
+
+#[test]
+fn a_recovery_without_a_checkpoint_that_poisons_cuts_nothing_when_it_is_done_again() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let mut expected = Vec::new();
+    for segment in 0..5 {
+        expected.push(append_numbers(&partition, segment * 10..segment * 10 + 10));
+        partition.roll().unwrap();
+    }
+    partition.flush().unwrap();
+    drop(partition);
+    machine.reboot();
+    expected.remove(3);
+    machine.storage.remove_file(&machine.segments()[3]).unwrap();
+    machine.storage.remove_file(&machine.dir.join("partition.checkpoint")).unwrap();
+    machine.storage.fail_syncs(1);
+    let (partition, _) = machine.open();
+    assert_eq!(partition.append(&Record::new(""), None).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(read_around_damage(&partition).0, expected.concat());
+    drop(partition);
+    machine.storage.heal();
+    let (partition, report) = machine.open();
+    assert_eq!(read_around_damage(&partition).0, expected.concat(), "{report:?}");
+    let cut = |event: &RecoveryEvent| matches!(event, RecoveryEvent::TornTail(_) | RecoveryEvent::ReorderedTail(_));
+    assert!(!report.events().iter().any(cut), "{report:?}");
+    assert!(report.events().iter().any(|event| matches!(event, RecoveryEvent::SegmentsMissing { .. })), "{report:?}");
+    partition.append(&Record::new("on"), None).unwrap();
+}
