@@ -169,9 +169,10 @@ impl Cursor {
     fn step_to_next_segment(&mut self, segment: &Segment) -> Result<bool> {
         let segments = self.partition.segments.load();
         let at = segments.partition_point(|slot| slot.base_offset <= segment.header.base_offset);
-        let Some(slot) = segments.get(at) else { return Ok(false) };
-        let open = slot.get(&self.partition.env, &self.partition.spec, segments.get(at + 1).map(|next| &**next));
-        let next = match open {
+        if at == segments.len() {
+            return Ok(false);
+        }
+        let next = match self.partition.open_segment(&segments, at) {
             Ok(next) => next,
             Err(error) => {
                 self.check_range(self.offset)?;
@@ -197,19 +198,18 @@ impl Cursor {
         self.check_range(self.offset)?;
         let segments = self.partition.segments.load();
         let at = segments.partition_point(|slot| slot.base_offset <= self.offset);
-        let Some(slot) = at.checked_sub(1).map(|at| &segments[at]) else {
+        let Some(holder) = at.checked_sub(1) else {
             // They may have been deleted since the offset was found in range; so may the one that is opened below.
             self.check_range(self.offset)?;
             let oldest = segments.first().map_or(self.partition.end_offset(), |slot| slot.base_offset);
             let error = Error::corruption(&self.partition.dir, 0, "the segments that held these offsets are missing");
             return Err(error.with_damaged_offsets(self.offset..oldest));
         };
-        let next = segments.get(at).map(|next| &**next);
-        let segment = match slot.get(&self.partition.env, &self.partition.spec, next) {
+        let segment = match self.partition.open_segment(&segments, holder) {
             Ok(segment) => segment,
             Err(error) => {
                 self.check_range(self.offset)?;
-                let behind = next.map_or(self.partition.end_offset(), |next| next.base_offset);
+                let behind = segments.get(at).map_or(self.partition.end_offset(), |next| next.base_offset);
                 return Err(error.with_damaged_offsets(self.offset..behind));
             }
         };

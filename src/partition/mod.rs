@@ -448,6 +448,7 @@ impl PartitionLog {
     fn release(&self, sealed: &[&Arc<Segment>]) {
         for segment in sealed {
             self.env.recent_segments.keep(Arc::clone(segment));
+            self.forget_if_gone(segment);
         }
         self.segments.rcu(|segments| {
             let release = |slot: &Arc<SegmentSlot>| {
@@ -456,6 +457,23 @@ impl PartitionLog {
             };
             segments.iter().map(release).collect::<Vec<_>>()
         });
+    }
+
+    /// The segment at `at` in a list that may be out of date, opened if it isn't open.
+    fn open_segment(&self, segments: &[Arc<SegmentSlot>], at: usize) -> Result<Arc<Segment>> {
+        let next = segments.get(at + 1).map(|next| &**next);
+        let segment = segments[at].get(&self.env, &self.spec, next)?;
+        self.forget_if_gone(&segment);
+        Ok(segment)
+    }
+
+    /// To be called when a segment was kept: it may have been deleted, or the partition closed, just before.
+    fn forget_if_gone(&self, segment: &Segment) {
+        if self.is_closed() {
+            self.forget_recent_segments(u64::MAX);
+        } else if segment.header.base_offset < self.start_offset() {
+            self.forget_recent_segments(self.start_offset());
+        }
     }
 
     /// Keeps no segment open, for whoever may come, whose base offset is below this.

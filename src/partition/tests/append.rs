@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     partition::{RecentSegments, control::LogPosition},
     segment_header::DATA_START,
+    storage::sim::faults::Operation,
 };
 
 #[test]
@@ -169,7 +170,6 @@ fn synced_means_that_a_sync_came_behind_the_record() {
 
 #[test]
 fn a_roll_syncs_nothing_and_the_next_flush_syncs_both_segments_and_the_folder() {
-    use crate::storage::sim::faults::Operation;
     let machine = Machine::new();
     let (partition, _) = machine.open();
     append_numbers(&partition, 0..10);
@@ -398,15 +398,60 @@ fn neither_writing_nor_reading_many_segments_holds_their_files() {
         // Nobody asked for a flush. The next append finds too much unsynced.
         expected.extend(append_numbers(&partition, 60..61));
         let start = Instant::now();
-        while held_files(root.path()).0 > 30 {
-            assert!(start.elapsed() < Duration::from_secs(30), "{:?}", held_files(root.path()));
-            thread::yield_now();
-        }
+        // A sync lets go of its segments behind what it tells.
+        let wait_until = |holds: fn((usize, usize)) -> bool| {
+            while !holds(held_files(root.path())) {
+                assert!(start.elapsed() < Duration::from_secs(30), "{:?}", held_files(root.path()));
+                thread::yield_now();
+            }
+        };
+        wait_until(|(open, _)| open <= 30);
         partition.flush().unwrap();
         assert_eq!(read_all(&partition, 0).unwrap(), expected);
-        let (open, mapped) = held_files(root.path());
-        assert!(open < 15 && mapped < 20, "{open} open, {mapped} mapped");
+        wait_until(|(open, mapped)| open < 15 && mapped < 20);
         partition.close().unwrap();
         assert!(held_files(root.path()).0 < 5, "{:?}", held_files(root.path()));
     }
+}
+
+#[test]
+fn no_segment_is_kept_open_that_is_deleted_or_whose_partition_is_closed() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    for segment in 0..4 {
+        append_numbers(&partition, segment * 10..segment * 10 + 10);
+        partition.roll().unwrap();
+    }
+    let kept = || {
+        let bases = std::cell::RefCell::new(Vec::new());
+        partition.env.recent_segments.forget(|segment| {
+            bases.borrow_mut().push(segment.header.base_offset);
+            false
+        });
+        bases.into_inner()
+    };
+    partition.flush().unwrap();
+    assert_eq!(kept(), [0, 10, 20, 30]);
+
+    // A reader that found a segment in the list before the deletion, and opens it behind it.
+    let segments = partition.segments.load_full();
+    machine.storage.fail_if(|operation, path| {
+        let rename = operation == Operation::Rename && path.extension().is_some_and(|it| it == "tmp");
+        rename.then_some(std::io::ErrorKind::Other)
+    });
+    partition.delete_segments_before(20).unwrap_err();
+    assert_eq!(kept(), [20, 30]);
+    assert_eq!(partition.open_segment(&segments, 0).unwrap().header.base_offset, 0);
+    assert_eq!(kept(), [20, 30]);
+    machine.storage.heal();
+
+    // A sync that ends behind the deletion.
+    let late = partition.open_segment(&segments, 1).unwrap();
+    partition.release(&[&late]);
+    assert_eq!(kept(), [20, 30]);
+
+    append_numbers(&partition, 40..50);
+    partition.roll().unwrap();
+    partition.close().unwrap();
+    assert_eq!(kept(), [] as [u64; 0]);
 }
