@@ -109,7 +109,7 @@ fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEv
     let keep = if whole { invalid.candidate } else { invalid.candidate + 1 };
     let mut kept_in = Vec::new();
     if !whole {
-        kept_in.extend(set_tail_aside(opener, &survey.candidates[invalid.candidate], at)?);
+        kept_in.extend(set_tail_aside(opener, &mut survey.candidates[invalid.candidate], at)?);
     }
     for candidate in survey.candidates.drain(keep..) {
         kept_in.push(set_segment_aside(opener, &candidate)?);

@@ -32,9 +32,10 @@ pub(super) const REWRITE_NAME: &str = "rewrite.tmp";
 pub(super) const COPY_BYTES: usize = 256 << 10;
 
 /// Copies what lies behind `position` into a file of its own, and makes it zeros. `None` if it was zeros.
-pub(super) fn set_tail_aside(opener: &Opener<'_>, candidate: &Candidate, position: u64) -> Result<Option<PathBuf>> {
+pub(super) fn set_tail_aside(opener: &Opener<'_>, candidate: &mut Candidate, position: u64) -> Result<Option<PathBuf>> {
     let file = candidate.open(opener)?;
-    let failed = |source| Error::io("set the torn tail aside of", &candidate.path, source);
+    let path = &candidate.path;
+    let failed = |source| Error::io("set the torn tail aside of", path, source);
     let mut source = FileSource::new(file.clone()).map_err(failed)?;
     if first_nonzero(&mut source, position).map_err(failed)?.is_none() {
         return Ok(None);
@@ -42,8 +43,9 @@ pub(super) fn set_tail_aside(opener: &Opener<'_>, candidate: &Candidate, positio
     let end = end_of_data(&mut source, position).map_err(failed)?.min(source.len());
     let name = format!("{:020}.torn-{position}", candidate.base);
     let copy = copy_aside(opener.storage(), opener.dir, &file, position..end, &name)
-        .map_err(|source| Error::io("copy the torn tail aside of", &candidate.path, source))?;
+        .map_err(|source| Error::io("copy the torn tail aside of", path, source))?;
     // Synced with all that is kept: were it synced here, and failed, nobody would know any more what else was lost.
+    candidate.written = Some(file.clone());
     zero_behind(&file, position, end).map_err(failed)?;
     Ok(Some(copy))
 }

@@ -4,7 +4,7 @@
 //! # Invariants
 //! - Every byte behind the mark, in every segment, is covered by a valid frame, an [`Invalid`] range, or zeros at the
 //!   end of its segment.
-//! - One file is open at a time, however many segments there are.
+//! - One file is open at a time, however many segments there are; but for the one that the log is cut in.
 //!
 //! # Thread safety
 //! Runs before anybody else has the partition.
@@ -38,6 +38,9 @@ pub(super) struct Candidate {
     pub(super) limit: u64,
     /// Position behind the last valid frame.
     pub(super) valid_end: u64,
+    /// The handle that something was written through: open until that is synced. With it would go the kernel's memory
+    /// of a write that failed.
+    pub(super) written: Option<Arc<dyn File>>,
 }
 
 /// Bytes that aren't what was written.
@@ -111,7 +114,8 @@ fn candidates(opener: &Opener<'_>, durable: Option<LogPosition>) -> Result<Vec<C
         let header = opened.map(|(_, header)| header);
         let sequence = header.map(|header| header.sequence);
         let reached = durable.is_some_and(|durable| sequence.is_some_and(|it| it <= durable.sequence().into()));
-        found.push(Candidate { base, path, header, len, sequence: sequence.unwrap_or(0), limit: len, valid_end: 0 });
+        let sequence = sequence.unwrap_or(0);
+        found.push(Candidate { base, path, header, len, sequence, limit: len, valid_end: 0, written: None });
         if reached {
             break;
         }
@@ -132,6 +136,9 @@ fn candidates(opener: &Opener<'_>, durable: Option<LogPosition>) -> Result<Vec<C
 impl Candidate {
     /// The segment's file.
     pub(super) fn open(&self, opener: &Opener<'_>) -> Result<Arc<dyn File>> {
+        if let Some(file) = &self.written {
+            return Ok(file.clone());
+        }
         let open = opener.storage().open(&self.path, OpenMode::ReadWrite);
         open.map_err(|source| Error::io("open the segment", &self.path, source))
     }

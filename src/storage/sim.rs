@@ -25,6 +25,9 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(test)]
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::{Mutex, RwLock};
 
 #[cfg(test)]
@@ -59,6 +62,9 @@ struct Shared {
     machine: Mutex<Machine>,
     faults: Faults,
     observer: RwLock<Option<StoreObserver>>,
+    /// Files that a handle was closed of behind a write that it didn't sync.
+    #[cfg(test)]
+    closed_unsynced: Mutex<Vec<PathBuf>>,
 }
 
 /// What the simulated machine says of itself.
@@ -104,7 +110,13 @@ impl Storage for SimStorage {
                 Ok(node)
             })?,
         };
-        Ok(Arc::new(SimFile { storage: self.clone(), node, writable: mode != OpenMode::Read }))
+        Ok(Arc::new(SimFile {
+            storage: self.clone(),
+            node,
+            writable: mode != OpenMode::Read,
+            #[cfg(test)]
+            unsynced: AtomicBool::new(false),
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -201,6 +213,12 @@ impl SimStorage {
         self.shared.faults.take_trace()
     }
 
+    /// Files that a handle was closed of, since the last call, behind a write that it didn't sync. With it goes the
+    /// kernel's memory of a write that failed.
+    pub(crate) fn take_closed_unsynced(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.shared.closed_unsynced.lock())
+    }
+
     /// Shows `observer` every store into regions that are mapped from now on. Words that are used as atomics aren't
     /// stores in this sense.
     pub(crate) fn observe(&self, observer: Option<StoreObserver>) {
@@ -239,6 +257,17 @@ struct SimFile {
     storage: SimStorage,
     node: Arc<FileNode>,
     writable: bool,
+    #[cfg(test)]
+    unsynced: AtomicBool,
+}
+
+#[cfg(test)]
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        if self.unsynced.load(Ordering::Relaxed) {
+            self.storage.shared.closed_unsynced.lock().push(self.node.path());
+        }
+    }
 }
 
 impl fmt::Debug for SimFile {
@@ -276,6 +305,8 @@ impl File for SimFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.unsynced.store(true, Ordering::Relaxed);
         self.store(Operation::Write, || self.node.write_all_at(bytes, position))
     }
 
@@ -288,10 +319,14 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.unsynced.store(false, Ordering::Relaxed);
         self.change(Operation::SyncData, || Ok(()))
     }
 
     fn sync_all(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.unsynced.store(false, Ordering::Relaxed);
         self.change(Operation::SyncAll, || Ok(()))
     }
 

@@ -494,3 +494,20 @@ fn a_recovery_without_a_checkpoint_that_poisons_cuts_nothing_when_it_is_done_aga
     assert!(report.events().iter().any(|event| matches!(event, RecoveryEvent::SegmentsMissing { .. })), "{report:?}");
     partition.append(&Record::new("on"), None).unwrap();
 }
+
+#[test]
+fn no_handle_is_closed_before_what_a_recovery_zeroed_is_synced() {
+    for checkpoint in [true, false] {
+        let (machine, _) = after_power_loss(5, 5);
+        let segment = machine.segments().remove(0);
+        let positions = frame_positions(&machine, &segment);
+        machine.write_file(&segment, b"torn", positions[9] + 30);
+        if !checkpoint {
+            machine.storage.remove_file(&machine.dir.join("partition.checkpoint")).unwrap();
+        }
+        machine.storage.take_closed_unsynced();
+        let (_partition, report) = machine.open();
+        assert!(report.events().iter().any(|event| matches!(event, RecoveryEvent::TornTail(_))), "{report:?}");
+        assert_eq!(machine.storage.take_closed_unsynced(), [] as [PathBuf; 0]);
+    }
+}
