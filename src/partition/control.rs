@@ -210,6 +210,24 @@ impl ControlPage {
         Ok(page)
     }
 
+    /// Marks that a sync failed while a partition is being opened, for the next open should this one fail altogether.
+    /// As far as that can be done; only the next boot needs no mark.
+    pub(crate) fn leave_poisoned(storage: &dyn Storage, dir: &Path) {
+        let path = dir.join(FILE_NAME);
+        let mark = || {
+            let mode = match storage.entry_kind(&path)? {
+                Some(EntryKind::File) => OpenMode::ReadWrite,
+                _ => OpenMode::CreateNew,
+            };
+            let file = storage.open(&path, mode)?;
+            if file.len()? != PAGE_BYTES as u64 {
+                file.set_len(PAGE_BYTES as u64)?;
+            }
+            file.write_all_at(&POISON.to_le_bytes(), POISONED as u64 * 8)
+        };
+        let _: io::Result<()> = mark();
+    }
+
     fn map(storage: &dyn Storage, path: &Path, persistent: bool) -> io::Result<(Region, Option<FileIdentity>)> {
         if !persistent {
             // So that no later open finds an old page; if it stays, its identity won't match, or its words are zeros.

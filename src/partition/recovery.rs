@@ -313,6 +313,9 @@ impl Opener<'_> {
         slots.push(Arc::new(SegmentSlot::opened(active.clone())));
         let tail = Tail { next_offset: tail.next_offset.max(previous.next_offset), ..tail };
         let poison = self.sync_from(known.durable, &slots).err().map(|error| error.to_string());
+        if poison.is_some() {
+            ControlPage::leave_poisoned(self.storage(), self.dir);
+        }
         Ok(Some(Unsettled { slots, active, end, tail, opening: Opening::Resumed, events: Vec::new(), poison }))
     }
 

@@ -30,7 +30,7 @@ use crate::{
     partition::{
         OFFSET_CEILING_STEP,
         checkpoint::{Checkpoint, CheckpointState},
-        control::LogPosition,
+        control::{ControlPage, LogPosition},
         recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment},
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Source},
@@ -70,6 +70,9 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
     let end = cut(&mut opener, &mut survey, &mut events)?;
     let poisoned = page_poisoned || known.is_some_and(|state| state.poisoned);
     let made_durable = if poisoned { rewrite(&opener, &survey, end, &mut events) } else { sync(&opener, &survey) };
+    if made_durable.is_err() {
+        ControlPage::leave_poisoned(opener.storage(), opener.dir);
+    }
     let mut found = activate(&opener, &survey, end, known.as_ref(), events)?;
     if let Err(error) = made_durable {
         found.poison = Some(error.to_string());

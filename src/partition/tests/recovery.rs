@@ -434,3 +434,23 @@ fn a_damaged_slot_may_have_had_the_highest_ceiling_that_can_be_twice_in_a_row() 
     let next = append_numbers(&partition, 0..1)[0].0;
     assert!(next >= first + 4_000_000, "{next} is used twice");
 }
+
+#[test]
+fn a_sync_that_failed_in_an_open_that_failed_behind_it_is_not_trusted_later() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let expected = append_numbers(&partition, 0..10);
+    drop(partition);
+    // Neither the checkpoint nor the control page can be made behind the sync.
+    machine.storage.fail_if(|operation, path| {
+        let checkpoint = operation == Operation::Write && path.ends_with("partition.checkpoint");
+        let page = operation == Operation::Map && path.ends_with("partition.state");
+        (operation == Operation::SyncData || checkpoint || page).then_some(std::io::ErrorKind::Other)
+    });
+    machine.try_open().unwrap_err();
+    machine.storage.heal();
+    let (partition, report) = machine.open();
+    let rewritten = |event: &RecoveryEvent| matches!(event, RecoveryEvent::Rewritten { .. });
+    assert!(report.events().iter().any(rewritten), "{report:?}");
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
+}

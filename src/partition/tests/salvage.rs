@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     partition::{Cut, Opening, RecoveryEvent, scan::Scan, segment::base_offset_of},
     segment_header::{DATA_START, SEGMENT_HEADER_BYTES, SegmentHeader},
-    storage::sim::Repeat,
+    storage::sim::{Repeat, faults::Operation},
 };
 
 /// Positions of the frames in a segment's file, and behind the last.
@@ -393,7 +393,6 @@ fn beginning_anew_can_be_interrupted_anywhere() {
 
 #[test]
 fn a_sync_of_a_segment_that_fails_in_a_recovery_poisons() {
-    use crate::storage::sim::faults::Operation;
     for n in 0.. {
         let (machine, expected) = after_power_loss(3, 6);
         let segment = machine.segments().remove(0);
@@ -509,5 +508,28 @@ fn no_handle_is_closed_before_what_a_recovery_zeroed_is_synced() {
         let (_partition, report) = machine.open();
         assert!(report.events().iter().any(|event| matches!(event, RecoveryEvent::TornTail(_))), "{report:?}");
         assert_eq!(machine.storage.take_closed_unsynced(), [] as [PathBuf; 0]);
+    }
+}
+
+#[test]
+fn a_sync_that_failed_in_an_open_that_failed_is_not_trusted_later() {
+    for checkpoint in [true, false] {
+        let (machine, expected) = after_power_loss(5, 5);
+        let dropped = machine.dir.join("partition.checkpoint");
+        if !checkpoint {
+            machine.storage.remove_file(&dropped).unwrap();
+        }
+        // A later step of the open fails too.
+        machine.storage.fail_if(|operation, _| {
+            let fails = matches!(operation, Operation::SyncData | Operation::SyncAll | Operation::Map);
+            fails.then_some(std::io::ErrorKind::Other)
+        });
+        machine.try_open().unwrap_err();
+        machine.storage.heal();
+        let (partition, report) = machine.open();
+        let rewritten = |event: &RecoveryEvent| matches!(event, RecoveryEvent::Rewritten { .. });
+        assert!(report.events().iter().any(rewritten), "{report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        partition.append(&Record::new("on"), None).unwrap();
     }
 }
