@@ -210,8 +210,8 @@ impl ControlPage {
         Ok(page)
     }
 
-    /// Marks that a sync failed while a partition is being opened, for the next open should this one fail altogether.
-    /// As far as that can be done; only the next boot needs no mark.
+    /// Marks that a sync failed for the next open, whether there is a page yet or not, and wherever it lives. As far as
+    /// that can be done.
     pub(crate) fn leave_poisoned(storage: &dyn Storage, dir: &Path) {
         let path = dir.join(FILE_NAME);
         let mark = || {

@@ -280,7 +280,10 @@ impl PartitionLog {
             if !self.finished.load(Ordering::Acquire) {
                 // The page's mark is lost with the boot, this one isn't; that it can fail too is why there are two.
                 let state = CheckpointState { poisoned: true, clean: None, ..*checkpoint.state() };
-                let _ = checkpoint.write(state);
+                if checkpoint.write(state).is_err() {
+                    // Where the page lives in memory alone, for the next process.
+                    ControlPage::leave_poisoned(&*self.env.storage, &self.dir);
+                }
             }
         }
     }

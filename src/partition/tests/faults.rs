@@ -318,3 +318,28 @@ fn an_unclean_open_that_cant_write_its_checkpoint_poisons_nothing_and_appends_go
         assert_eq!(read_all(&partition, 0).unwrap().len(), 11);
     }
 }
+
+#[test]
+fn a_mark_of_poison_outlives_a_process_whose_control_page_is_in_memory_and_whose_disk_is_full() {
+    for positional_appends in [false, true] {
+        let machine = Machine { positional_appends, ..Machine::new() };
+        let (partition, _) = machine.open();
+        let expected = append_numbers(&partition, 0..10);
+        machine.storage.fail_if(|operation, path| match operation {
+            Operation::SyncData => Some(io::ErrorKind::Other),
+            Operation::Write if path.ends_with("partition.checkpoint") => Some(io::ErrorKind::StorageFull),
+            _ => None,
+        });
+        partition.flush().unwrap_err();
+        drop(partition);
+        machine.storage.heal();
+        let (partition, report) = machine.open();
+        let rewritten = |event: &RecoveryEvent| matches!(event, RecoveryEvent::Rewritten { .. });
+        assert!(report.events().iter().any(rewritten), "{report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        partition.append(&Record::new("on"), None).unwrap();
+        drop(partition);
+        let (_, report) = machine.open();
+        assert!(report.is_clean(), "{report:?}");
+    }
+}
