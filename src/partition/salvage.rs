@@ -63,7 +63,7 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
     opener.note_missing_start(log_start_offset, &mut events);
     // A checkpoint that was made anew by a recovery that couldn't make anything durable knows of no mark either, and
     // nothing was appended since.
-    let marked = known.filter(|state| state.durable != LogPosition::START);
+    let marked = known.filter(|state| state.durable != LogPosition::START || opener.bases.is_empty());
     let mut survey = survey(&opener, marked.as_ref())?;
     events.extend(survey.missing.iter().map(|offsets| RecoveryEvent::SegmentsMissing { offsets: offsets.clone() }));
     report_corruption(&survey, known.as_ref(), &mut events);

@@ -533,3 +533,21 @@ fn a_sync_that_failed_in_an_open_that_failed_is_not_trusted_later() {
         partition.append(&Record::new("on"), None).unwrap();
     }
 }
+
+#[test]
+fn all_segments_missing_is_told_also_behind_a_recovery_without_a_checkpoint_that_poisoned() {
+    let (machine, _) = after_power_loss(5, 5);
+    machine.storage.remove_file(&machine.dir.join("partition.checkpoint")).unwrap();
+    machine.storage.fail_syncs(1);
+    let (partition, _) = machine.open();
+    let end = partition.end_offset();
+    drop(partition);
+    machine.storage.heal();
+    for segment in machine.segments() {
+        machine.storage.remove_file(&segment).unwrap();
+    }
+    let (partition, report) = machine.open();
+    let told = |event: &RecoveryEvent| matches!(event, RecoveryEvent::SegmentsMissing { .. });
+    assert!(report.events().iter().any(told), "{report:?}");
+    assert!(partition.append(&Record::new("on"), None).unwrap() >= end);
+}
