@@ -2,7 +2,8 @@ use std::io;
 
 use super::*;
 use crate::{
-    partition::{Opening, RecoveryEvent},
+    partition::{Opening, RecoveryEvent, segment::base_offset_of},
+    segment_header::DATA_START,
     storage::sim::{Repeat, faults::Operation},
 };
 
@@ -341,5 +342,75 @@ fn a_mark_of_poison_outlives_a_process_whose_control_page_is_in_memory_and_whose
         drop(partition);
         let (_, report) = machine.open();
         assert!(report.is_clean(), "{report:?}");
+    }
+}
+
+#[test]
+fn whatever_comes_behind_a_checkpoint_that_couldnt_be_written_uses_no_offset_twice() {
+    type Act = fn(&Arc<PartitionLog>);
+    let acts: [Act; 5] = [
+        |_| {},
+        |partition| drop(partition.roll().and_then(|()| partition.flush())),
+        |partition| drop(partition.delete_segments_before(20)),
+        |partition| drop(partition.close()),
+        |partition| partition.poison("for a test"),
+    ];
+    for (at, act) in acts.into_iter().enumerate() {
+        for healed in [false, true] {
+            for reboots in [[false, false], [false, true], [true, false], [true, true]] {
+                let machine = Machine::new();
+                let (partition, _) = machine.open();
+                append_numbers(&partition, 0..10);
+                partition.roll().unwrap();
+                append_numbers(&partition, 10..20);
+                partition.roll().unwrap();
+                append_numbers(&partition, 20..30);
+                drop(partition);
+                if reboots[0] {
+                    machine.reboot();
+                }
+                machine.storage.fail_if(|operation, path| {
+                    let write = operation == Operation::Write && path.ends_with("partition.checkpoint");
+                    write.then_some(io::ErrorKind::StorageFull)
+                });
+                let (partition, report) = machine.open();
+                assert!(report.is_clean(), "{report:?}");
+                let epoch = partition.epoch;
+                if healed {
+                    machine.storage.heal();
+                }
+                act(&partition);
+                machine.storage.heal();
+                let case = format!("{at} {healed} {reboots:?}");
+                let used = match partition.append(&Record::new("on"), None) {
+                    Ok(offset) => Some(offset),
+                    Err(error) => {
+                        assert!(matches!(error.kind(), ErrorKind::Closed | ErrorKind::Poisoned), "{case}: {error}");
+                        None
+                    }
+                };
+                drop(partition);
+                if reboots[1] {
+                    machine.reboot();
+                    // The power took what wasn't synced.
+                    if used.is_some() {
+                        let last = machine.segments().pop().unwrap();
+                        let len = machine.read_file(&last).len() as u64;
+                        let base = base_offset_of(last.file_name().unwrap().to_str().unwrap());
+                        if base.unwrap() >= 30 {
+                            machine.cut_file(&last, DATA_START);
+                            machine.cut_file(&last, len);
+                        }
+                    }
+                }
+                let (partition, report) = machine.open();
+                let first = partition.append(&Record::new("next"), None).unwrap();
+                assert!(first > used.unwrap_or(29), "{case}: {first} after {used:?}, {report:?}");
+                assert!(used.is_none() || partition.epoch > epoch, "{case}");
+                let read = read_all(&partition, partition.start_offset()).unwrap();
+                let old = read.iter().filter(|(offset, _)| (20..30).contains(offset)).count();
+                assert_eq!(old, 10, "{case}: {report:?}");
+            }
+        }
     }
 }
