@@ -197,8 +197,10 @@ impl Checkpoint {
     /// Writes a new file with `state`, durable when this returns. The folder is synced too.
     pub(crate) fn create(storage: &dyn Storage, dir: &Path, state: CheckpointState) -> Result<Self> {
         let path = dir.join(FILE_NAME);
+        // Both slots, so that one of zeros is a damaged one.
         let mut bytes = vec![0; 2 * SLOT_DISTANCE as usize];
         bytes[..SLOT_BYTES].copy_from_slice(&state.encode(1));
+        bytes[SLOT_DISTANCE as usize..][..SLOT_BYTES].copy_from_slice(&state.encode(2));
         storage
             .replace(dir, TEMPORARY_NAME, FILE_NAME, &bytes)
             .and_then(|()| storage.open(&path, OpenMode::ReadWrite))
@@ -226,7 +228,7 @@ impl Checkpoint {
             Err(error) => return Err(Error::io("open the checkpoint", &path, error)),
         };
         let mut best: Option<(u64, u64, CheckpointState)> = None;
-        let (mut damaged, mut empty) = (false, false);
+        let mut damaged = false;
         for slot in 0..2 {
             let mut bytes = [0; SLOT_BYTES];
             let read = file
@@ -240,7 +242,6 @@ impl Checkpoint {
                     best = Some((slot, number, state));
                 }
                 Some(_) => {}
-                None if bytes == [0; SLOT_BYTES] => empty = true,
                 None => damaged = true,
             }
         }
@@ -252,8 +253,7 @@ impl Checkpoint {
             state,
             settled: false,
             deferred: None,
-            // The second slot is zeros until the second state is written.
-            lost_a_slot: damaged || empty && number > 1,
+            lost_a_slot: damaged,
         }))
     }
 
