@@ -287,3 +287,21 @@ fn a_damaged_topic_file_is_told_and_the_rest_is_there_when_it_is_mended() {
     let log = Log::open(dir.path()).unwrap();
     assert_eq!(log.topic("orders").unwrap().partition(0).unwrap().end_offset(), 1);
 }
+
+#[test]
+fn a_record_above_the_limit_is_refused_with_its_batch_over_several_partitions_too() {
+    let log = Log::options().in_memory().max_record_bytes(100).open("test").unwrap();
+    let topic = log.create_topic("orders", config(3)).unwrap();
+    let large = vec![b'x'; 101];
+    for too_large in 0..3 {
+        let records = (0..3).map(|number| {
+            let value = if number == too_large { &large[..] } else { b"tea" };
+            Record::new(value).partition(number)
+        });
+        let error = topic.append_batch(records).unwrap_err();
+        assert_eq!((error.kind(), error.appended()), (ErrorKind::RecordTooLarge, &[][..]));
+        for number in 0..3 {
+            assert_eq!(topic.partition(number).unwrap().end_offset(), 0, "{too_large} is too large");
+        }
+    }
+}

@@ -101,26 +101,27 @@ enum Step {
 impl PartitionLog {
     /// Kind `RecordTooLarge` if the record exceeds the partition's limit or the format's.
     pub(crate) fn check_record(&self, record: &Record<'_>) -> Result<()> {
+        self.lone_frame(record).map(|_| ())
+    }
+
+    /// The frame of one record, checked as [`check_record`](PartitionLog::check_record) says.
+    #[inline]
+    fn lone_frame<'r, 'a>(&self, record: &'r Record<'a>) -> Result<FrameEncoder<'r, 'a>> {
         let (bytes, limit) = (record.payload_bytes(), self.spec.max_record_bytes);
         if bytes > limit {
             return Err(Repr::RecordTooLarge { what: "the record", bytes, limit }.into());
         }
-        FrameEncoder::new(std::slice::from_ref(record)).map(|_| ())
+        FrameEncoder::new(std::slice::from_ref(record))
     }
 
     /// Appends one record as a frame of its own; answers its offset.
     pub(crate) fn append(self: &Arc<Self>, record: &Record<'_>, durability: Option<Durability>) -> Result<u64> {
-        let (bytes, limit) = (record.payload_bytes(), self.spec.max_record_bytes);
-        if bytes > limit {
-            return Err(Repr::RecordTooLarge { what: "the record", bytes, limit }.into());
-        }
-        let encoder = FrameEncoder::new(std::slice::from_ref(record))?;
-        let (offsets, end) = self.publish_frame(&encoder)?;
+        let (offsets, end) = self.publish_frame(&self.lone_frame(record)?)?;
         self.honor(durability, end)?;
         Ok(offsets.start)
     }
 
-    /// Appends records as few frames as possible, each all or nothing. Adds what was appended to `appended`, adjacent
+    /// Appends records as few frames as possible, each all or nothing; all are checked before the first is appended. Adds what was appended to `appended`, adjacent
     /// ranges as one, also if it fails on the way.
     pub(crate) fn append_batch(
         self: &Arc<Self>,
