@@ -278,20 +278,27 @@ mod linux {
     }
 
     fn a_folder_without_permission_is_an_io_error() -> Result<(), Failed> {
-        use std::os::unix::fs::PermissionsExt;
-        if rustix::process::geteuid().is_root() {
-            eprintln!("skipped: permissions don't bind root");
-            return Ok(());
-        }
+        use std::{os::unix::fs::PermissionsExt, thread};
         let root = tempfile::tempdir()?;
-        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o500))?;
-        let error = Log::open(root.path().join("data")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-        assert_eq!(error.path(), Some(&*root.path().join("data")));
-        let error = Log::open(root.path()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-        assert!(error.path().is_some_and(|path| path.starts_with(root.path())), "{error}");
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o555))?;
+        let data = root.path().join("data");
+        let open_both = || {
+            // Permissions don't bind root, so a thread of root's looks at files as nobody.
+            if rustix::process::geteuid().is_root() {
+                // SAFETY: takes a number, and changes what this thread may do and nothing else.
+                unsafe { libc::setfsuid(65_534) };
+            }
+            [Log::open(&data).unwrap_err(), Log::open(root.path()).unwrap_err()]
+        };
+        let errors = thread::scope(|scope| scope.spawn(open_both).join()).map_err(|_| "a thread panicked")?;
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700))?;
+        for error in &errors {
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            assert!(error.to_string().contains("ermission denied"), "{error}");
+        }
+        assert_eq!(errors[0].path(), Some(&*data));
+        assert!(errors[1].path().is_some_and(|path| path.starts_with(root.path())), "{}", errors[1]);
+        assert_eq!(fs::read_dir(root.path())?.count(), 0, "nothing was made");
         Ok(())
     }
 

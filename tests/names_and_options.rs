@@ -292,7 +292,7 @@ fn a_damaged_topic_file_is_told_and_the_rest_is_there_when_it_is_mended() {
 fn a_record_above_the_limit_is_refused_with_its_batch_over_several_partitions_too() {
     let log = Log::options().in_memory().max_record_bytes(100).open("test").unwrap();
     let topic = log.create_topic("orders", config(3)).unwrap();
-    let large = vec![b'x'; 101];
+    let large = [b'x'; 101];
     for too_large in 0..3 {
         let records = (0..3).map(|number| {
             let value = if number == too_large { &large[..] } else { b"tea" };
