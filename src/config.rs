@@ -58,6 +58,10 @@ pub enum Start {
     /// At this offset of every partition that is read. An error of kind
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) where that is outside.
     Offset(u64),
+    /// In every partition, at the first record whose [`timestamp_ms`](crate::RecordRef::timestamp_ms) is at or behind
+    /// this time, in milliseconds since the Unix epoch; at the log end offset where there is none. Client timestamps
+    /// needn't be in order: records behind that one can be older.
+    Time(i64),
 }
 
 /// The most partitions a topic can have.
@@ -81,12 +85,24 @@ pub struct TopicConfig {
     pub(crate) segment_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) max_record_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retention_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retention_bytes: Option<u64>,
 }
 
 impl TopicConfig {
     /// A topic of `partitions` partitions (1 to [`MAX_PARTITIONS`]) and the log's own settings for the rest.
     pub fn with_partitions(partitions: u32) -> Self {
-        Self { partitions, durability: None, segment_bytes: None, segment_ms: None, max_record_bytes: None }
+        Self {
+            partitions,
+            durability: None,
+            segment_bytes: None,
+            segment_ms: None,
+            max_record_bytes: None,
+            retention_ms: None,
+            retention_bytes: None,
+        }
     }
 
     /// The durability of appends that don't name one. Default: the log's.
@@ -112,6 +128,21 @@ impl TopicConfig {
     /// log's.
     pub fn max_record_bytes(mut self, bytes: u64) -> Self {
         self.max_record_bytes = Some(bytes);
+        self
+    }
+
+    /// How long records are kept, at least, counted in milliseconds: a segment goes once its newest record is older, by
+    /// the log's own time (client timestamps don't matter). Whole segments go, so records stay longer by what a segment
+    /// spans (see [`segment_age`](TopicConfig::segment_age)). Default: the log's.
+    pub fn retention_age(mut self, age: Duration) -> Self {
+        self.retention_ms = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// How many bytes of a partition are kept, at least: its oldest segment goes as long as the others are at least so
+    /// large. The active segment never goes for its size. Default: the log's.
+    pub fn retention_bytes(mut self, bytes: u64) -> Self {
+        self.retention_bytes = Some(bytes);
         self
     }
 
@@ -141,6 +172,10 @@ pub struct LogOptions {
     pub(crate) segment_bytes: u64,
     pub(crate) segment_ms: Option<u64>,
     pub(crate) max_record_bytes: u64,
+    pub(crate) retention_ms: Option<u64>,
+    pub(crate) retention_bytes: Option<u64>,
+    pub(crate) retention_check_interval: Duration,
+    pub(crate) max_open_segments: usize,
     pub(crate) allow_unknown_file_system: bool,
     pub(crate) in_memory: bool,
 }
@@ -152,6 +187,10 @@ impl Default for LogOptions {
             segment_bytes: 64 << 20,
             segment_ms: None,
             max_record_bytes: 1 << 20,
+            retention_ms: None,
+            retention_bytes: None,
+            retention_check_interval: Duration::from_secs(60),
+            max_open_segments: 256,
             allow_unknown_file_system: false,
             in_memory: false,
         }
@@ -185,6 +224,34 @@ impl LogOptions {
         self
     }
 
+    /// How long records are kept, at least, where the topic doesn't say: see
+    /// [`TopicConfig::retention_age`]. Default: for ever.
+    pub fn retention_age(mut self, age: Duration) -> Self {
+        self.retention_ms = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// How many bytes of each partition are kept, at least, where the topic doesn't say: see
+    /// [`TopicConfig::retention_bytes`]. Default: all.
+    pub fn retention_bytes(mut self, bytes: u64) -> Self {
+        self.retention_bytes = Some(bytes);
+        self
+    }
+
+    /// How often a thread in the background looks for segments that retention lets go of. At least 1 ms, default one
+    /// minute.
+    pub fn retention_check_interval(mut self, interval: Duration) -> Self {
+        self.retention_check_interval = interval;
+        self
+    }
+
+    /// How many sealed segments are kept open and mapped for readers that may come, in the whole log. At least 1,
+    /// default 256. The active segment of each partition is open beside these, and so are those that are being read.
+    pub fn max_open_segments(mut self, segments: usize) -> Self {
+        self.max_open_segments = segments;
+        self
+    }
+
     /// Also use a file system that tidelog doesn't know (network ones are refused all the same). Default: no.
     ///
     /// It has to keep a lock until the holder dies, share a mapping between all who open the file, and have written
@@ -203,6 +270,12 @@ impl LogOptions {
 
     pub(crate) fn validate(&self) -> Result<()> {
         self.durability.validate()?;
+        if self.retention_check_interval < Duration::from_millis(1) {
+            return invalid("retention_check_interval", "less than 1 ms");
+        }
+        if self.max_open_segments == 0 {
+            return invalid("max_open_segments", "at least 1");
+        }
         validate_sizes(Some(self.segment_bytes), self.segment_ms, Some(self.max_record_bytes))
     }
 }
@@ -255,6 +328,8 @@ mod tests {
             (topic().durability(Durability::Interval(Duration::ZERO)).validate(), "durability"),
             (log().max_record_bytes(MAX_RECORD_BYTES_MAX + 1).validate(), "max_record_bytes"),
             (log().segment_bytes(0).validate(), "segment_bytes"),
+            (log().max_open_segments(0).validate(), "max_open_segments"),
+            (log().retention_check_interval(Duration::ZERO).validate(), "retention_check_interval"),
             (log().durability(Durability::Interval(Duration::from_micros(1))).validate(), "durability"),
         ] {
             let error = outcome.unwrap_err();

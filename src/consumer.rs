@@ -22,7 +22,7 @@ use crate::{
     error::{Repr, Result},
     group::Member,
     partition::{Batch, PartitionLog},
-    reader::{Place, Turns, resolve},
+    reader::{Place, Turns},
     record::RecordRef,
     topic::Keepalive,
     waiter::Waiter,
@@ -263,7 +263,7 @@ impl Consumer {
         match (self.committed_at(index), self.start_if_new) {
             (Some(committed), _) => committed,
             // What is the earliest may have changed.
-            (None, Start::Earliest) => resolve(log, Start::Earliest),
+            (None, Start::Earliest) => log.start_offset(),
             (None, _) => self.assigned[index].first_position,
         }
     }

@@ -56,6 +56,14 @@ pub enum ErrorKind {
     Poisoned,
     /// The group has a consumer already.
     GroupInUse,
+    /// No group has that name.
+    UnknownGroup,
+    /// The partition was given to another consumer of the group; what this one has of it is out of date.
+    Fenced,
+    /// The log end offset isn't the one that the append expected: see [`Error::end_offset`]. Nothing was appended.
+    Conflict,
+    /// The encoding can't make a value of a record's bytes, or bytes of a value.
+    Undecodable,
     /// The partition isn't among those that the consumer reads.
     NotAssigned,
     /// The log was closed.
@@ -111,6 +119,24 @@ pub(crate) enum Repr {
     Poisoned { topic: String, partition: u32, reason: Arc<str> },
     #[error("group {group:?} has a consumer already")]
     GroupInUse { group: String },
+    #[error("there is no group {group:?}")]
+    #[allow(dead_code, reason = "administration of groups comes next")]
+    UnknownGroup { group: String },
+    #[error("{topic}-{partition} was given to another consumer of group {group:?}")]
+    #[allow(dead_code, reason = "groups with several consumers come next")]
+    Fenced { group: String, topic: String, partition: u32 },
+    #[error("{topic}-{partition} ends at offset {end_offset}, not at {expected} as the append expected")]
+    #[allow(dead_code, reason = "conditional appends come next")]
+    Conflict { topic: String, partition: u32, expected: u64, end_offset: u64 },
+    #[error("the record at offset {offset} of {topic}-{partition} can't be decoded: {source}")]
+    #[allow(dead_code, reason = "typed events come next")]
+    Undecodable { topic: String, partition: u32, offset: u64, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the value can't be encoded: {source}")]
+    #[allow(dead_code, reason = "typed events come next")]
+    Unencodable { source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("topic {topic:?} was deleted")]
+    #[allow(dead_code, reason = "deleting topics comes next")]
+    TopicDeleted { topic: String },
     #[error("{topic}-{partition} is not assigned to this consumer")]
     NotAssigned { topic: String, partition: u32 },
     #[error("the log was closed")]
@@ -166,13 +192,17 @@ impl Error {
             Repr::UnsupportedFileSystem { .. } => ErrorKind::UnsupportedFileSystem,
             Repr::RecordTooLarge { .. } => ErrorKind::RecordTooLarge,
             Repr::TopicExists { .. } | Repr::TopicFileExists { .. } => ErrorKind::TopicExists,
-            Repr::UnknownTopic { .. } => ErrorKind::UnknownTopic,
+            Repr::UnknownTopic { .. } | Repr::TopicDeleted { .. } => ErrorKind::UnknownTopic,
             Repr::UnknownPartition { .. } | Repr::OtherPartition { .. } => ErrorKind::UnknownPartition,
             Repr::PartitionCountMismatch { .. } => ErrorKind::PartitionCountMismatch,
             Repr::OffsetOutOfRange { .. } => ErrorKind::OffsetOutOfRange,
             Repr::Corruption { .. } => ErrorKind::Corruption,
             Repr::Poisoned { .. } => ErrorKind::Poisoned,
             Repr::GroupInUse { .. } => ErrorKind::GroupInUse,
+            Repr::UnknownGroup { .. } => ErrorKind::UnknownGroup,
+            Repr::Fenced { .. } => ErrorKind::Fenced,
+            Repr::Conflict { .. } => ErrorKind::Conflict,
+            Repr::Undecodable { .. } | Repr::Unencodable { .. } => ErrorKind::Undecodable,
             Repr::NotAssigned { .. } => ErrorKind::NotAssigned,
             Repr::Closed => ErrorKind::Closed,
             Repr::PartialAppend { source, .. } => source.kind(),
@@ -203,6 +233,10 @@ impl Error {
             Repr::TopicExists { topic }
             | Repr::TopicFileExists { topic, .. }
             | Repr::UnknownTopic { topic }
+            | Repr::TopicDeleted { topic }
+            | Repr::Fenced { topic, .. }
+            | Repr::Conflict { topic, .. }
+            | Repr::Undecodable { topic, .. }
             | Repr::UnknownPartition { topic, .. }
             | Repr::OtherPartition { topic, .. }
             | Repr::PartitionCountMismatch { topic, .. }
@@ -220,6 +254,9 @@ impl Error {
         match &*self.0 {
             Repr::UnknownPartition { partition, .. }
             | Repr::OtherPartition { partition, .. }
+            | Repr::Fenced { partition, .. }
+            | Repr::Conflict { partition, .. }
+            | Repr::Undecodable { partition, .. }
             | Repr::OffsetOutOfRange { partition, .. }
             | Repr::Poisoned { partition, .. }
             | Repr::NotAssigned { partition, .. } => Some(*partition),
@@ -246,7 +283,8 @@ impl Error {
         }
     }
 
-    /// Where reading can go on: behind the damage for kind [`Corruption`](ErrorKind::Corruption), the earliest
+    /// Where reading can go on: behind the damage for kind [`Corruption`](ErrorKind::Corruption), behind the record for
+    /// kind [`Undecodable`](ErrorKind::Undecodable), the earliest
     /// readable offset for an [`OffsetOutOfRange`](ErrorKind::OffsetOutOfRange) that lies before it, the log end
     /// offset for one that lies behind it.
     pub fn resume_offset(&self) -> Option<u64> {
@@ -254,6 +292,23 @@ impl Error {
             Repr::Corruption { offsets, .. } => offsets.as_ref().map(|range| range.end),
             Repr::OffsetOutOfRange { offset, valid, .. } if *offset < valid.start => Some(valid.start),
             Repr::OffsetOutOfRange { valid, .. } => Some(valid.end),
+            Repr::Undecodable { offset, .. } => Some(offset.saturating_add(1)),
+            _ => None,
+        }
+    }
+
+    /// The offset of the record that the error is about, if it is about one.
+    pub fn offset(&self) -> Option<u64> {
+        match &*self.0 {
+            Repr::OffsetOutOfRange { offset, .. } | Repr::Undecodable { offset, .. } => Some(*offset),
+            _ => None,
+        }
+    }
+
+    /// Kind [`Conflict`](ErrorKind::Conflict): the log end offset that was found.
+    pub fn end_offset(&self) -> Option<u64> {
+        match &*self.0 {
+            Repr::Conflict { end_offset, .. } => Some(*end_offset),
             _ => None,
         }
     }

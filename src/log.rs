@@ -29,8 +29,9 @@ use crate::{
     consumer::{ConsumerBuilder, Context},
     error::{Error, Repr, Result},
     group::Groups,
+    housekeeper::Housekeeper,
     json_file,
-    partition::{Environment, Flusher},
+    partition::{Environment, Flusher, RecentSegments},
     report::{Finding, RecoveryReport},
     storage::{EntryKind, FileSystemClass, Lock, LockOutcome, Storage, fs::FsStorage, sim::SimStorage},
     topic::{Topic, TopicState},
@@ -70,6 +71,7 @@ struct Shared {
     topics: Arc<Topics>,
     groups: Arc<Groups>,
     flusher: Arc<Flusher>,
+    housekeeper: Arc<Housekeeper>,
     recovery: RecoveryReport,
     closed: AtomicBool,
     /// Taken out when the log is closed. Whoever closes holds the mutex, so a second one waits and finds it done.
@@ -217,6 +219,8 @@ impl Shared {
         let mut lock = self.lock.lock();
         let Some(held) = lock.take() else { return Ok(()) };
         self.closed.store(true, Ordering::Release);
+        // First, so that no chore meets files that are going.
+        self.housekeeper.stop();
         let outcome = self.topics.close();
         // Only now is there nothing to find but that the log was closed.
         self.groups.close();
@@ -264,12 +268,14 @@ impl LogOptions {
         }
 
         let flusher = Flusher::start()?;
-        let recent_segments = Arc::default();
+        let housekeeper = Housekeeper::start()?;
+        let recent_segments = Arc::new(RecentSegments::with_capacity(self.max_open_segments));
         let env = Environment { storage, clock, flusher: flusher.clone(), recent_segments, positional_appends };
         match open_topics(env, path, &self, &mut recovery) {
             Ok((topics, groups)) => {
                 let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));
-                Ok(Log { shared: Arc::new(Shared { path, topics, groups, flusher, recovery, closed, lock }) })
+                let shared = Shared { path, topics, groups, flusher, housekeeper, recovery, closed, lock };
+                Ok(Log { shared: Arc::new(shared) })
             }
             Err(error) => {
                 flusher.stop();

@@ -46,7 +46,7 @@ impl Place {
 
     /// Where `start` is in the partition; kind `OffsetOutOfRange`.
     pub(crate) fn at(partition: &Arc<PartitionLog>, start: Start) -> Result<Self> {
-        let cursor = Cursor::new(partition, resolve(partition, start))?;
+        let cursor = Cursor::new(partition, resolve(partition, start)?)?;
         Ok(Self { partition: partition.clone(), position: Position::Inside(cursor) })
     }
 
@@ -96,12 +96,17 @@ impl Place {
 }
 
 /// The offset that `start` means in a partition.
-pub(crate) fn resolve(partition: &PartitionLog, start: Start) -> u64 {
-    match start {
+pub(crate) fn resolve(partition: &Arc<PartitionLog>, start: Start) -> Result<u64> {
+    Ok(match start {
         Start::Earliest => partition.start_offset(),
         Start::Latest => partition.end_offset(),
         Start::Offset(offset) => offset,
-    }
+        Start::Time(time_ms) => {
+            // Looked up first, so that what is appended meanwhile isn't skipped.
+            let end_offset = partition.end_offset();
+            partition.offset_for_time(time_ms)?.unwrap_or(end_offset)
+        }
+    })
 }
 
 /// Reads several partitions in turn, so that none of them starves.
@@ -195,7 +200,7 @@ impl Topic {
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) if [`Start::Offset`] lies outside one of the
     /// partitions; [`Closed`](crate::ErrorKind::Closed).
     pub fn reader(&self, start: Start) -> Result<Reader> {
-        Reader::new(&self.state().partitions, start, self.keepalive().clone())
+        Reader::new(self.state().partitions.iter(), start, self.keepalive().clone())
     }
 }
 
@@ -205,7 +210,7 @@ impl Partition {
     /// # Errors
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), [`Closed`](crate::ErrorKind::Closed).
     pub fn reader(&self, start: Start) -> Result<Reader> {
-        Reader::new(std::slice::from_ref(self.log()), start, self.keepalive().clone())
+        Reader::new([self.log()], start, self.keepalive().clone())
     }
 
     /// The records from `offset` on, one at a time, copied: the convenient way for few of them.
@@ -246,8 +251,12 @@ fn check_open(partition: &PartitionLog) -> Result<()> {
 }
 
 impl Reader {
-    fn new(partitions: &[Arc<PartitionLog>], start: Start, keepalive: Keepalive) -> Result<Self> {
-        let places = partitions.iter().map(|partition| open_place(partition, start)).collect::<Result<_>>()?;
+    fn new<'a>(
+        partitions: impl IntoIterator<Item = &'a Arc<PartitionLog>>,
+        start: Start,
+        keepalive: Keepalive,
+    ) -> Result<Self> {
+        let places = partitions.into_iter().map(|partition| open_place(partition, start)).collect::<Result<_>>()?;
         Ok(Self { places, turns: Turns::default(), _keepalive: keepalive })
     }
 

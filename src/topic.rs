@@ -10,10 +10,13 @@
 
 use std::{any::Any, fmt, ops::Range, sync::Arc};
 
+use parking_lot::Mutex;
+
 use crate::{
     config::{Durability, TopicConfig},
     error::{Error, Repr, Result},
-    partition::PartitionLog,
+    partition::{PartitionLog, Settings},
+    partition_list::PartitionList,
     partitioner::{DefaultPartitioner, Partitioner},
     place::{Appended, AppendedRange},
     record::Record,
@@ -26,9 +29,12 @@ pub(crate) type Keepalive = Arc<dyn Any + Send + Sync>;
 pub(crate) struct TopicState {
     pub(crate) name: Arc<str>,
     pub(crate) id: u128,
-    pub(crate) config: TopicConfig,
-    /// By number; as many as the configuration says.
-    pub(crate) partitions: Vec<Arc<PartitionLog>>,
+    /// What its file says; changed behind it.
+    pub(crate) config: Mutex<TopicConfig>,
+    /// Shared by the partitions.
+    #[allow(dead_code, reason = "changing options comes next")]
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) partitions: PartitionList,
     /// Shared, so that keyless records of all handles stay together.
     pub(crate) partitioner: DefaultPartitioner,
 }
@@ -36,16 +42,19 @@ pub(crate) struct TopicState {
 impl TopicState {
     /// The partition's log; kind `UnknownPartition`.
     pub(crate) fn partition(&self, number: u32) -> Result<&Arc<PartitionLog>> {
-        self.partitions.get(number as usize).ok_or_else(|| {
-            Repr::UnknownPartition { topic: self.name.to_string(), partition: number, count: self.config.partitions }
+        self.partitions.get(number).ok_or_else(|| {
+            Repr::UnknownPartition { topic: self.name.to_string(), partition: number, count: self.partitions.len() }
                 .into()
         })
     }
 }
 
 /// Calls `each` on all partitions, whatever fails; answers the first error.
-pub(crate) fn for_all(partitions: &[Arc<PartitionLog>], each: impl Fn(&PartitionLog) -> Result<()>) -> Result<()> {
-    partitions.iter().map(|partition| each(partition)).fold(Ok(()), Result::and)
+pub(crate) fn for_all<'a>(
+    partitions: impl IntoIterator<Item = &'a Arc<PartitionLog>>,
+    each: impl Fn(&PartitionLog) -> Result<()>,
+) -> Result<()> {
+    partitions.into_iter().map(|partition| each(partition)).fold(Ok(()), Result::and)
 }
 
 /// A named topic: records go to its partitions, by key. Cheap to clone; any thread may use it.
@@ -87,7 +96,7 @@ impl Topic {
 
     /// The number of partitions. They are numbered from 0 on.
     pub fn partitions(&self) -> u32 {
-        self.state.config.partitions
+        self.state.partitions.len()
     }
 
     /// One partition, to append to or read from directly.
@@ -173,7 +182,7 @@ impl Topic {
     /// [`Io`](crate::ErrorKind::Io) and [`Poisoned`](crate::ErrorKind::Poisoned) for a sync that failed, now or
     /// earlier; [`Closed`](crate::ErrorKind::Closed). All partitions are tried, the first error is answered.
     pub fn flush(&self) -> Result<()> {
-        for_all(&self.state.partitions, PartitionLog::flush)
+        for_all(self.state.partitions.iter(), PartitionLog::flush)
     }
 
     fn append_record(&self, record: &Record<'_>, durability: Option<Durability>) -> Result<Appended> {

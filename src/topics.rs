@@ -28,7 +28,8 @@ use crate::{
     json_file,
     name::{RESERVED_PREFIX, check_name, is_well_formed},
     orphan,
-    partition::{Environment, Opening, PartitionLog, PartitionSpec},
+    partition::{Environment, Opening, PartitionLog, PartitionSpec, Settings, SettingsValues},
+    partition_list::PartitionList,
     partitioner::DefaultPartitioner,
     report::{Finding, RecoveryReport},
     storage::EntryKind,
@@ -154,9 +155,10 @@ impl Topics {
         report: &mut RecoveryReport,
     ) -> Result<TopicState> {
         let name: Arc<str> = name.into();
+        let settings = Arc::new(Settings::new(self.settings(&config)));
         let mut partitions: Vec<Arc<PartitionLog>> = Vec::new();
         for number in 0..config.partitions {
-            let spec = self.spec(&name, id, number, &config);
+            let spec = PartitionSpec { topic: name.clone(), topic_id: id, number, settings: settings.clone() };
             let folder = self.partition_dir(&name, number);
             match PartitionLog::open(&self.env, &folder, spec) {
                 Ok((partition, recovery)) => {
@@ -172,19 +174,25 @@ impl Topics {
                 }
             }
         }
-        Ok(TopicState { name, id, config, partitions, partitioner: DefaultPartitioner::new() })
+        Ok(TopicState {
+            name,
+            id,
+            config: Mutex::new(config),
+            settings,
+            partitions: PartitionList::new(partitions),
+            partitioner: DefaultPartitioner::new(),
+        })
     }
 
-    /// The topic's settings, the log's where it has none.
-    fn spec(&self, name: &Arc<str>, topic_id: u128, number: u32, config: &TopicConfig) -> PartitionSpec {
-        PartitionSpec {
-            topic: name.clone(),
-            topic_id,
-            number,
+    /// The topic's options, the log's where it has none.
+    fn settings(&self, config: &TopicConfig) -> SettingsValues {
+        SettingsValues {
             durability: config.durability.unwrap_or(self.options.durability),
             segment_bytes: config.segment_bytes.unwrap_or(self.options.segment_bytes),
             segment_ms: config.segment_ms.or(self.options.segment_ms),
             max_record_bytes: config.max_record_bytes.unwrap_or(self.options.max_record_bytes),
+            retention_ms: config.retention_ms.or(self.options.retention_ms),
+            retention_bytes: config.retention_bytes.or(self.options.retention_bytes),
         }
     }
 
@@ -206,10 +214,10 @@ impl Topics {
         let found = self.by_name.read().get(name).cloned();
         match found {
             Some(_) if *closed => Err(Repr::Closed.into()),
-            Some(topic) if topic.config.partitions == config.partitions => Ok(topic),
+            Some(topic) if topic.partitions.len() == config.partitions => Ok(topic),
             Some(topic) => Err(Repr::PartitionCountMismatch {
                 topic: name.into(),
-                existing: topic.config.partitions,
+                existing: topic.partitions.len(),
                 requested: config.partitions,
             }
             .into()),
@@ -258,7 +266,7 @@ impl Topics {
 
     fn for_all_topics(&self, each: impl Fn(&PartitionLog) -> Result<()>) -> Result<()> {
         let topics: Vec<_> = self.by_name.read().values().cloned().collect();
-        topics.iter().map(|topic| for_all(&topic.partitions, &each)).fold(Ok(()), Result::and)
+        topics.iter().map(|topic| for_all(topic.partitions.iter(), &each)).fold(Ok(()), Result::and)
     }
 
     /// Creates a topic that isn't there. The caller holds `closed`.
@@ -282,7 +290,7 @@ impl Topics {
         {
             Ok(()) => Ok(state),
             Err(error) => {
-                let _ = for_all(&state.partitions, PartitionLog::close);
+                let _ = for_all(state.partitions.iter(), PartitionLog::close);
                 Err(error)
             }
         });
@@ -310,7 +318,8 @@ impl Topics {
     fn write_file(&self, topic: &TopicState) -> Result<()> {
         let topic_id = format!("{:032x}", topic.id);
         let temporary = format!("{TEMPORARY_PREFIX}{topic_id}");
-        let file = TopicFile { format_version: json_file::FORMAT_VERSION, topic_id, config: topic.config.clone() };
+        let file =
+            TopicFile { format_version: json_file::FORMAT_VERSION, topic_id, config: topic.config.lock().clone() };
         json_file::write(&*self.env.storage, &self.topics_dir(), &temporary, &file_name(&topic.name), &file)
     }
 
@@ -330,7 +339,7 @@ impl Topics {
     fn report_orphans(&self, files: &[String], report: &mut RecoveryReport) -> Result<()> {
         let by_name = self.by_name.read();
         let orphans = self.partition_folders(|topic, number| match by_name.get(topic) {
-            Some(known) => number >= known.config.partitions,
+            Some(known) => number >= known.partitions.len(),
             // Topics that are the log's own are opened, and looked after, by others.
             None => !(topic.starts_with(RESERVED_PREFIX) && files.iter().any(|file| file == topic)),
         })?;

@@ -4,18 +4,27 @@
 //! if it isn't calls [`wait`](Waiter::wait) with that ticket. The waker changes the state first and calls
 //! [`wake`](Waiter::wake) after. A wake between the ticket and the wait makes the wait return at once: no wake-up is
 //! lost, and none is needed while nobody sleeps. Any thread may call anything.
+//!
+//! A future sleeps here too: [`register`](Waiter::register) takes its task's waker, under the same protocol, with the
+//! registration in place of the ticket.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    task::Waker,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 /// One place to sleep at.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
     wakes: AtomicU32,
+    /// Whether there is a task; so that waking threads takes no lock.
+    has_task: AtomicBool,
+    task: Mutex<Option<Waker>>,
     #[cfg(not(target_os = "linux"))]
-    queue: (parking_lot::Mutex<()>, parking_lot::Condvar),
+    queue: (Mutex<()>, parking_lot::Condvar),
 }
 
 /// What [`Waiter::wait`] compares to tell whether it was woken since.
@@ -49,9 +58,37 @@ impl Waiter {
         }
     }
 
+    #[allow(dead_code, reason = "futures come next")]
+    /// Has the task woken too, once, by the next wake. To be called before looking at the state that is waited for. A
+    /// task that was registered before is replaced.
+    pub(crate) fn register(&self, waker: &Waker) {
+        let mut task = self.task.lock();
+        if !task.as_ref().is_some_and(|registered| registered.will_wake(waker)) {
+            *task = Some(waker.clone());
+        }
+        self.has_task.store(true, Ordering::SeqCst);
+    }
+
+    #[allow(dead_code, reason = "futures come next")]
+    /// Forgets the task, if there is one.
+    pub(crate) fn unregister(&self) {
+        let task = self.task.lock().take();
+        drop(task); // which runs the executor's code, so not under the lock
+    }
+
+    fn wake_task(&self) {
+        if self.has_task.load(Ordering::SeqCst) && self.has_task.swap(false, Ordering::SeqCst) {
+            let task = self.task.lock().take();
+            if let Some(task) = task {
+                task.wake();
+            }
+        }
+    }
+
     /// Wakes all who sleep here.
     pub(crate) fn wake(&self) {
         self.wakes.fetch_add(1, Ordering::SeqCst);
+        self.wake_task();
         #[cfg(target_os = "linux")]
         {
             use rustix::thread::futex;
@@ -98,6 +135,35 @@ mod tests {
         thread::sleep(Duration::from_millis(20));
         waiter.wake();
         sleeper.join().unwrap();
+    }
+
+    /// Counts its wakes.
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_is_woken_once_a_registration() {
+        let (waiter, woken) = (Waiter::default(), Arc::new(Woken::default()));
+        let waker = Waker::from(woken.clone());
+        waiter.wake();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+        for times in 1..3 {
+            waiter.register(&waker);
+            waiter.wake();
+            waiter.wake();
+            assert_eq!(woken.0.load(Ordering::SeqCst), times);
+        }
+        waiter.register(&waker);
+        waiter.unregister();
+        waiter.wake();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 2);
+        assert_eq!(Arc::strong_count(&woken), 2);
     }
 
     #[test]

@@ -12,11 +12,11 @@ use std::{
 
 /// Rows from the ground up: their names, and their modules.
 const ROWS: [(&str, &[&str]); 8] = [
-    ("ground", &["error", "place", "name", "config", "clock", "waiter"]),
+    ("ground", &["error", "place", "name", "pattern", "config", "clock", "waiter", "housekeeper"]),
     ("storage", &["storage"]),
     ("format", &["codec", "record", "frame", "segment_header"]),
     ("partition", &["partition"]),
-    ("topics", &["partitioner", "json_file", "report", "orphan", "topic", "topics"]),
+    ("topics", &["partitioner", "partition_list", "json_file", "report", "orphan", "topic", "topics"]),
     ("groups", &["group"]),
     ("clients", &["reader", "consumer"]),
     ("root", &["log"]),

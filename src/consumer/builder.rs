@@ -107,8 +107,8 @@ impl ConsumerBuilder {
 impl Consumer {
     /// Adds all partitions of a topic.
     fn assign(&mut self, topic: &TopicState) -> Result<()> {
-        for (number, partition) in (0..).zip(&topic.partitions) {
-            let first_position = resolve(partition, self.start_if_new);
+        for (number, partition) in (0..).zip(topic.partitions.iter()) {
+            let first_position = resolve(partition, self.start_if_new)?;
             let place = match self.member.offsets().committed(self.member.group(), topic.id, number) {
                 Some(committed) => Place::new(partition, committed),
                 None => Place::at(partition, Start::Offset(first_position))?,

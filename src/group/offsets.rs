@@ -82,7 +82,7 @@ impl Offsets {
         offsets: impl IntoIterator<Item = (u128, u32, u64)>,
         durability: Option<Durability>,
     ) -> Result<()> {
-        let durability = durability.unwrap_or(self.partition.spec().durability);
+        let durability = durability.unwrap_or(self.partition.spec().settings.durability());
         let key = |topic_id, partition| Key { group: group.clone(), topic_id, partition };
         // Groups are independent and have one member, so the epoch of every ownership is 0.
         let offsets =

@@ -24,9 +24,11 @@ mod salvage;
 mod scan;
 mod segment;
 mod set_aside;
+mod settings;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod time_index;
 mod writer;
 
 use std::{
@@ -46,6 +48,7 @@ pub(crate) use cursor::Cursor;
 pub(crate) use flusher::Flusher;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 pub(crate) use segment::RecentSegments;
+pub(crate) use settings::{Settings, SettingsValues};
 
 use self::{
     checkpoint::{Checkpoint, CheckpointFault, CheckpointState, CleanMark},
@@ -56,7 +59,6 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    config::Durability,
     error::{Error, Repr, Result},
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::Storage,
@@ -88,24 +90,22 @@ pub(crate) struct Environment {
     pub(crate) positional_appends: bool,
 }
 
-/// Which partition, and its settings (the topic's, else the log's).
+/// Which partition, and its options (the topic's, else the log's).
 #[derive(Debug, Clone)]
 pub(crate) struct PartitionSpec {
     pub(crate) topic: Arc<str>,
     pub(crate) topic_id: u128,
     pub(crate) number: u32,
-    pub(crate) durability: Durability,
-    pub(crate) segment_bytes: u64,
-    pub(crate) segment_ms: Option<u64>,
-    pub(crate) max_record_bytes: u64,
+    /// Shared by the partitions of the topic.
+    pub(crate) settings: Arc<Settings>,
 }
 
 impl PartitionSpec {
     /// The length of a segment's file: its size limit, and room for any one frame in an empty one. Sparse, so that only
     /// what is used takes space.
     fn segment_file_bytes(&self) -> u64 {
-        let largest_frame = BATCH_FRAME_BYTES.max(self.max_record_bytes) + 4096;
-        self.segment_bytes.max((DATA_START + largest_frame).next_multiple_of(4096))
+        let largest_frame = BATCH_FRAME_BYTES.max(self.settings.max_record_bytes()) + 4096;
+        self.settings.segment_bytes().max((DATA_START + largest_frame).next_multiple_of(4096))
     }
 }
 

@@ -107,7 +107,7 @@ impl PartitionLog {
     /// The frame of one record, checked as [`check_record`](PartitionLog::check_record) says.
     #[inline]
     fn lone_frame<'r, 'a>(&self, record: &'r Record<'a>) -> Result<FrameEncoder<'r, 'a>> {
-        let (bytes, limit) = (record.payload_bytes(), self.spec.max_record_bytes);
+        let (bytes, limit) = (record.payload_bytes(), self.spec.settings.max_record_bytes());
         if bytes > limit {
             return Err(Repr::RecordTooLarge { what: "the record", bytes, limit }.into());
         }
@@ -285,11 +285,11 @@ impl PartitionLog {
         let last_offset = (writer.next_offset - header.base_offset).saturating_add(count);
         let end = writer.end.file_position().saturating_add(bytes);
         end > writer.segment.region.len() as u64
-            || (!writer.is_empty() && end > self.spec.segment_bytes)
+            || (!writer.is_empty() && end > self.spec.settings.segment_bytes())
             || last_offset > u32::MAX.into()
             || age_ms > u32::MAX.into()
             || now_ms < header.base_timestamp_ms
-            || (!writer.is_empty() && self.spec.segment_ms.is_some_and(|limit| age_ms >= limit))
+            || (!writer.is_empty() && self.spec.settings.segment_ms().is_some_and(|limit| age_ms >= limit))
     }
 
     /// Begins a new segment with room for a frame of `bytes`. Nothing is synced, and nothing has changed if it fails.
@@ -362,7 +362,7 @@ impl PartitionLog {
 
     /// Does what the level promises for everything up to `end`.
     fn honor(self: &Arc<Self>, durability: Option<Durability>, end: LogPosition) -> Result<()> {
-        match durability.unwrap_or(self.spec.durability) {
+        match durability.unwrap_or_else(|| self.spec.settings.durability()) {
             Durability::Written => Ok(()),
             Durability::Interval(interval) => {
                 self.flush_within(interval);

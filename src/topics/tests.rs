@@ -75,11 +75,11 @@ fn a_topic_is_there_again_with_its_id_and_options() {
 
     let (topics, report) = bench.open().unwrap();
     let found = topics.get("orders").unwrap();
-    assert_eq!((found.id, &found.config), (created.id, &options));
+    assert_eq!((found.id, found.config.lock().clone()), (created.id, options));
     assert_eq!(found.partitions.len(), 3);
-    let spec = found.partitions[2].spec();
+    let spec = found.partitions.get(2).unwrap().spec();
     assert_eq!(
-        (spec.number, spec.segment_bytes, spec.segment_ms, spec.max_record_bytes),
+        (spec.number, spec.settings.segment_bytes(), spec.settings.segment_ms(), spec.settings.max_record_bytes()),
         (2, 1 << 20, Some(9000), 500)
     );
     assert!(report.is_clean(), "{report:?}");
@@ -161,7 +161,7 @@ fn leftovers_of_a_creation_are_removed_by_the_next_one() {
     let second = topics.create("orders", config(2)).unwrap();
     assert_ne!(first.id, second.id);
     assert!(!bench.exists("/log/orders-2"));
-    second.partitions[1].append(&Record::new("tea"), None).unwrap();
+    second.partitions.get(1).unwrap().append(&Record::new("tea"), None).unwrap();
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn folders_with_records_are_refused_and_stay() {
     let bench = Bench::new();
     let (topics, _) = bench.open().unwrap();
     let topic = topics.create("orders", config(2)).unwrap();
-    topic.partitions[1].append(&Record::new("tea"), None).unwrap();
+    topic.partitions.get(1).unwrap().append(&Record::new("tea"), None).unwrap();
     topics.close().unwrap();
     drop((topic, topics));
     bench.storage.remove_file(Path::new("/log/topics/orders.json")).unwrap();
@@ -239,12 +239,12 @@ fn a_creation_that_fails_anywhere_leaves_nothing_and_can_be_repeated() {
         assert_eq!(topics.names(), [""; 0]);
         assert_eq!(topics.get("orders").unwrap_err().kind(), ErrorKind::UnknownTopic);
         let topic = topics.create("orders", config(2)).unwrap_or_else(|error| panic!("{n}: {error}"));
-        topic.partitions[1].append(&Record::new("tea"), None).unwrap();
+        topic.partitions.get(1).unwrap().append(&Record::new("tea"), None).unwrap();
         topics.close().unwrap();
         drop((topic, topics));
         let (topics, report) = bench.open().unwrap();
         assert!(report.findings().is_empty(), "{n}: {report:?}");
-        assert_eq!(topics.get("orders").unwrap().partitions[1].end_offset(), 1);
+        assert_eq!(topics.get("orders").unwrap().partitions.get(1).unwrap().end_offset(), 1);
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     clock::Clock,
-    partition::{Environment, Flusher, PartitionSpec},
+    partition::{Environment, Flusher, PartitionSpec, Settings, SettingsValues},
     storage::sim::SimStorage,
 };
 
@@ -89,10 +89,14 @@ fn open_partition(storage: &SimStorage, flusher: &Arc<Flusher>) -> Arc<Partition
         topic: "__offsets".into(),
         topic_id: 77,
         number: 0,
-        durability: Durability::Written,
-        segment_bytes: SEGMENT_BYTES,
-        segment_ms: None,
-        max_record_bytes: 4 << 10,
+        settings: Arc::new(Settings::new(SettingsValues {
+            durability: Durability::Written,
+            segment_bytes: SEGMENT_BYTES,
+            segment_ms: None,
+            max_record_bytes: 4 << 10,
+            retention_ms: None,
+            retention_bytes: None,
+        })),
     };
     PartitionLog::open(&env, Path::new("/log/__offsets-0"), spec).unwrap().0
 }

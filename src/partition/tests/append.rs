@@ -87,8 +87,8 @@ fn a_record_above_the_limit_is_refused_and_nothing_of_its_batch_is_appended() {
 
 #[test]
 fn times_never_fall_and_age_begins_a_new_segment() {
-    let mut machine = Machine::new();
-    machine.spec.segment_ms = Some(1000);
+    let machine = Machine::new();
+    machine.change(|settings| settings.segment_ms = Some(1000));
     let (partition, _) = machine.open();
     let times = || -> Vec<i64> {
         let mut cursor = Cursor::new(&partition, 0).unwrap();
@@ -121,8 +121,8 @@ fn a_time_that_32_bits_cant_hold_begins_a_new_segment() {
 
 #[test]
 fn an_interval_is_flushed_in_the_background() {
-    let mut machine = Machine::new();
-    machine.spec.durability = Durability::Interval(Duration::from_millis(2));
+    let machine = Machine::new();
+    machine.change(|settings| settings.durability = Durability::Interval(Duration::from_millis(2)));
     let (partition, _) = machine.open();
     for number in 0..20 {
         append_numbers(&partition, number..number + 1);

@@ -79,8 +79,8 @@ fn the_poison_mark_survives_a_reboot_or_a_lost_control_page() {
 
 #[test]
 fn a_failed_background_flush_poisons_too() {
-    let mut machine = Machine::new();
-    machine.spec.durability = Durability::Interval(std::time::Duration::from_millis(1));
+    let machine = Machine::new();
+    machine.change(|settings| settings.durability = Durability::Interval(std::time::Duration::from_millis(1)));
     let (partition, _) = machine.open();
     machine.storage.fail_syncs(u64::MAX);
     let start = std::time::Instant::now();

@@ -16,7 +16,10 @@ use std::{
     },
 };
 
-use super::{Cursor, Environment, Flusher, PartitionLog, PartitionRecovery, PartitionSpec, batch::Batch};
+use super::{
+    Cursor, Environment, Flusher, PartitionLog, PartitionRecovery, PartitionSpec, Settings, SettingsValues,
+    batch::Batch,
+};
 use crate::{
     clock::Clock,
     config::Durability,
@@ -44,13 +47,24 @@ impl Machine {
                 topic: "orders".into(),
                 topic_id: 0x1234,
                 number: 3,
-                durability: Durability::Written,
-                segment_bytes: 64 << 10,
-                segment_ms: None,
-                max_record_bytes: 1 << 20,
+                settings: Arc::new(Settings::new(SettingsValues {
+                    durability: Durability::Written,
+                    segment_bytes: 64 << 10,
+                    segment_ms: None,
+                    max_record_bytes: 1 << 20,
+                    retention_ms: None,
+                    retention_bytes: None,
+                })),
             },
             positional_appends: false,
         }
+    }
+
+    /// Changes the options that the partition is opened with.
+    pub(super) fn change(&self, change: impl FnOnce(&mut SettingsValues)) {
+        let mut values = self.spec.settings.values();
+        change(&mut values);
+        self.spec.settings.set(values);
     }
 
     pub(super) fn try_open(&self) -> Result<(Arc<PartitionLog>, PartitionRecovery)> {

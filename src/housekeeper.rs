@@ -1,0 +1,205 @@
+//! The log's second background thread: chores that may take long, such as removing files, kept away from the one that
+//! flushes.
+//!
+//! # Invariants
+//! - Chores are held weakly: the thread keeps nothing alive.
+//! - A chore that panics is told by the panic hook and doesn't end the others.
+//!
+//! # Thread safety
+//! Any thread may call anything; `schedule` takes a short lock.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    fmt,
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, Weak},
+    thread::{self, JoinHandle, ThreadId},
+    time::Instant,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+
+/// Something to be done now and then.
+pub(crate) trait Chore: Send + Sync {
+    /// Does it; answers when it is due again, if it is.
+    fn run(&self) -> Option<Instant>;
+}
+
+/// The handle of the thread.
+pub(crate) struct Housekeeper {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    thread_id: ThreadId,
+}
+
+#[derive(Default)]
+struct Shared {
+    agenda: Mutex<Agenda>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Agenda {
+    /// When, and which: by the number that it got when it was scheduled, so that times are unique.
+    due: BinaryHeap<Reverse<(Instant, u64)>>,
+    chores: BTreeMap<u64, Weak<dyn Chore>>,
+    scheduled: u64,
+    stopped: bool,
+}
+
+impl Housekeeper {
+    /// Starts the thread.
+    pub(crate) fn start() -> Result<Arc<Self>> {
+        let shared = Arc::new(Shared::default());
+        let thread = thread::Builder::new()
+            .name("tidelog-housekeeper".into())
+            .spawn({
+                let shared = shared.clone();
+                move || run(&shared)
+            })
+            .map_err(|source| Error::io("start the housekeeping thread for", "the log", source))?;
+        let thread_id = thread.thread().id();
+        Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)), thread_id }))
+    }
+
+    /// Has the chore run at `due`, and again whenever it says. Ignored once stopped.
+    pub(crate) fn schedule(&self, chore: Weak<dyn Chore>, due: Instant) {
+        self.shared.agenda.lock().add(chore, due);
+        self.shared.changed.notify_one();
+    }
+
+    /// Ends the thread and waits for what it is at.
+    pub(crate) fn stop(&self) {
+        self.shared.agenda.lock().stopped = true;
+        self.shared.changed.notify_one();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            // The last handle of a log can be dropped by the thread itself, which can't wait for its own end.
+            if thread::current().id() != self.thread_id {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Housekeeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Housekeeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Housekeeper").finish_non_exhaustive()
+    }
+}
+
+impl Agenda {
+    fn add(&mut self, chore: Weak<dyn Chore>, due: Instant) {
+        if !self.stopped {
+            self.scheduled += 1;
+            self.due.push(Reverse((due, self.scheduled)));
+            self.chores.insert(self.scheduled, chore);
+        }
+    }
+
+    /// What is due now, if anything.
+    fn pop_due(&mut self) -> Option<Weak<dyn Chore>> {
+        let &Reverse((due, _)) = self.due.peek()?;
+        if due > Instant::now() {
+            return None;
+        }
+        let Reverse((_, id)) = self.due.pop()?;
+        self.chores.remove(&id)
+    }
+}
+
+fn run(shared: &Shared) {
+    while let Some(weak) = next_due(shared) {
+        let Some(chore) = weak.upgrade() else { continue };
+        // The state that a chore leaves behind when it panics is guarded by its own locks, which have no poison.
+        let again = panic::catch_unwind(AssertUnwindSafe(|| chore.run()));
+        drop(chore);
+        if let Ok(Some(due)) = again {
+            shared.agenda.lock().add(weak, due);
+        }
+    }
+}
+
+/// Waits until something is due. `None` once stopped.
+fn next_due(shared: &Shared) -> Option<Weak<dyn Chore>> {
+    let mut agenda = shared.agenda.lock();
+    loop {
+        if agenda.stopped {
+            return None;
+        }
+        if let Some(chore) = agenda.pop_due() {
+            return Some(chore);
+        }
+        match agenda.due.peek().map(|&Reverse((due, _))| due) {
+            Some(next) => {
+                let _ = shared.changed.wait_until(&mut agenda, next);
+            }
+            None => shared.changed.wait(&mut agenda),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+
+    struct Told {
+        name: &'static str,
+        to: Mutex<mpsc::Sender<&'static str>>,
+        times: Mutex<u32>,
+    }
+
+    impl Chore for Told {
+        fn run(&self) -> Option<Instant> {
+            self.to.lock().send(self.name).unwrap();
+            let mut times = self.times.lock();
+            *times -= 1;
+            (*times > 0).then(Instant::now)
+        }
+    }
+
+    struct Panics;
+
+    impl Chore for Panics {
+        fn run(&self) -> Option<Instant> {
+            panic!("on purpose");
+        }
+    }
+
+    fn weak<T: Chore + 'static>(chore: &Arc<T>) -> Weak<dyn Chore> {
+        let weak: Weak<T> = Arc::downgrade(chore);
+        weak
+    }
+
+    #[test]
+    fn chores_run_when_they_are_due_and_again_when_they_say_so() {
+        let (to, told) = mpsc::channel();
+        let chore = |name, times| Arc::new(Told { name, to: Mutex::new(to.clone()), times: Mutex::new(times) });
+        let (never, soon, gone) = (chore("never", 1), chore("soon", 3), chore("gone", 1));
+        let panics = Arc::new(Panics);
+        let housekeeper = Housekeeper::start().unwrap();
+        let now = Instant::now();
+        housekeeper.schedule(weak(&never), now + Duration::from_secs(3600));
+        housekeeper.schedule(weak(&panics), now);
+        let forgotten = weak(&gone);
+        drop(gone);
+        housekeeper.schedule(forgotten, now);
+        housekeeper.schedule(weak(&soon), now + Duration::from_millis(5));
+        let order: Vec<_> = (0..3).map(|_| told.recv_timeout(Duration::from_secs(30)).unwrap()).collect();
+        assert_eq!(order, ["soon", "soon", "soon"]);
+        housekeeper.stop();
+        housekeeper.schedule(weak(&never), Instant::now());
+        assert!(told.try_recv().is_err());
+    }
+}
