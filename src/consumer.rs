@@ -22,7 +22,7 @@ use crate::{
     error::{Repr, Result},
     group::Member,
     partition::{Batch, PartitionLog},
-    reader::{Place, Turns},
+    reader::{Place, Turns, seek_to_time},
     record::RecordRef,
     topic::Keepalive,
     waiter::Waiter,
@@ -93,6 +93,10 @@ struct Assigned {
 pub struct Lag {
     /// The sum over all partitions, in offsets.
     pub total: u64,
+    /// The sum over all partitions, in bytes.
+    pub bytes: u64,
+    /// The greatest of all partitions.
+    pub time: Duration,
     /// In the order of [`Consumer::assignment`].
     pub partitions: Vec<PartitionLag>,
 }
@@ -112,6 +116,11 @@ pub struct PartitionLag {
     /// Log end offset − committed offset; where nothing was committed, log end offset − the offset at which the group
     /// began (see [`ConsumerBuilder::start_if_new`]). In offsets: where these have gaps, there are fewer records.
     pub lag: u64,
+    /// What there is to read from there to the end, in bytes as they lie in the files. What was appended in one piece
+    /// counts as a whole, what was deleted isn't counted.
+    pub bytes: u64,
+    /// How long ago, by the log's clock, the first record from there on was appended; zero at the end.
+    pub time: Duration,
 }
 
 impl Consumer {
@@ -240,6 +249,19 @@ impl Consumer {
         Ok(())
     }
 
+    /// Goes on reading every partition at the first record whose [`timestamp_ms`](RecordRef::timestamp_ms) is at or
+    /// behind `time_ms`, in milliseconds since the Unix epoch; at the log end offset where there is none. Commits nothing.
+    /// See [`Partition::offset_for_time`](crate::Partition::offset_for_time).
+    ///
+    /// # Errors
+    /// Those of [`Partition::offset_for_time`](crate::Partition::offset_for_time); all positions stay then.
+    pub fn seek_to_time(&mut self, time_ms: i64) -> Result<()> {
+        self.check_open()?;
+        seek_to_time(&mut self.places, time_ms)?;
+        self.turns.forget_error();
+        Ok(())
+    }
+
     /// Goes back to the committed offsets, as if the program had been started again: records that were polled and not
     /// committed come again. Where nothing was committed, to where the group began.
     ///
@@ -291,21 +313,33 @@ impl Consumer {
     }
 
     /// How far the group is behind, by what it has committed.
+    ///
+    /// This is for watching, so it never fails; [`poll`](Consumer::poll) is what tells of errors. Damaged records have no
+    /// time: [`PartitionLag::time`] is then that of the first one behind them. Where a partition's files can't be read
+    /// at all, bytes and time are zero while the lag in offsets, which needs no file, is as always.
     pub fn lag(&self) -> Lag {
         let partitions: Vec<PartitionLag> = (0..self.places.len()).map(|index| self.partition_lag(index)).collect();
-        Lag { total: partitions.iter().fold(0, |sum, partition| sum.saturating_add(partition.lag)), partitions }
+        Lag {
+            total: partitions.iter().fold(0, |sum, partition| sum.saturating_add(partition.lag)),
+            bytes: partitions.iter().fold(0, |sum, partition| sum.saturating_add(partition.bytes)),
+            time: partitions.iter().map(|partition| partition.time).max().unwrap_or_default(),
+            partitions,
+        }
     }
 
     fn partition_lag(&self, index: usize) -> PartitionLag {
         let assigned = &self.assigned[index];
         let committed = self.committed_at(index);
-        let end_offset = self.places[index].partition().end_offset();
+        let log = self.places[index].partition();
+        let (from, end_offset) = (committed.unwrap_or(assigned.first_position), log.end_offset());
         PartitionLag {
             topic: assigned.topic.to_string(),
             partition: assigned.number,
             committed,
             end_offset,
-            lag: end_offset.saturating_sub(committed.unwrap_or(assigned.first_position)),
+            lag: end_offset.saturating_sub(from),
+            bytes: log.bytes_between(from).unwrap_or_default(),
+            time: log.time_behind(from).unwrap_or_default(),
         }
     }
 

@@ -17,6 +17,7 @@ mod checkpoint;
 mod control;
 mod cursor;
 mod flusher;
+mod lag;
 mod offset_index;
 mod recovery;
 mod report;
@@ -29,6 +30,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod time_index;
+mod time_lookup;
 mod writer;
 
 use std::{
@@ -55,6 +57,7 @@ use self::{
     control::{ControlPage, LogPosition},
     recovery::Recovered,
     segment::{Segment, SegmentSlot},
+    time_index::Bond,
     writer::Writer,
 };
 use crate::{
@@ -162,6 +165,8 @@ impl PartitionLog {
         control.set_segment(end.sequence(), active.header.segment_id, &*active.file);
         control.initialize(end, next_offset, state.durable.min(end), state.durable_offset.min(next_offset));
         control.set_reserved(end);
+        let behind = next_offset.saturating_sub(active.header.base_offset);
+        active.times.begin(end.file_position(), behind, Some(Bond::Epoch(state.epoch)));
         let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
         let partition = Arc::new(Self {
             env: env.clone(),
@@ -436,14 +441,21 @@ impl PartitionLog {
         self.segments.load().iter().map(|slot| slot.base_offset).find(|&other| other > base)
     }
 
-    /// Gives back the space behind a sealed segment's end. It is durable, so nothing of this needs to be.
+    /// Gives back the space behind a sealed segment's end, and completes its indexes. It is durable, so nothing of this
+    /// needs to be.
     fn trim(&self, segment: &Segment) {
-        if let Some(end) = segment.sealed_end() {
-            // What fails to be trimmed takes space until the segment goes.
-            let _ = segment.file.set_len(end);
-            if let Some(index) = segment.index() {
-                index.seal();
-            }
+        let Some(end) = segment.sealed_end() else { return };
+        // What fails to be trimmed takes space until the segment goes.
+        let _ = segment.file.set_len(end);
+        if let Some(index) = segment.index() {
+            index.seal();
+        }
+        let segments = self.segments.load();
+        let at = segments.iter().position(|slot| slot.base_offset == segment.header.base_offset);
+        // Unless it was deleted meanwhile.
+        let next = at.and_then(|at| segments.get(at + 1)?.header(&*self.env.storage, &self.spec).ok());
+        if let Some(next) = next {
+            segment.save_times(&*self.env.storage, end, Bond::Successor(next.segment_id));
         }
     }
 
@@ -536,7 +548,8 @@ impl PartitionLog {
         self.forget_recent_segments(u64::MAX);
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let (active, end, next_offset, last_time_ms) = {
-            let writer = self.writer.lock();
+            let mut writer = self.writer.lock();
+            writer.finish_times();
             (writer.segment().clone(), writer.end(), writer.next_offset(), writer.last_time_ms())
         };
         if let Err(error) = self.sync_through(end) {
@@ -551,6 +564,7 @@ impl PartitionLog {
         let position = end.file_position();
         let sync = active.file.set_len(position).and_then(|()| active.file.sync_all());
         sync.map_err(|source| self.sync_failed(&active.path, source))?;
+        active.save_active_times(&*self.env.storage, position, self.epoch);
         let segment_id = active.header.segment_id;
         let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
         // Unless nothing was appended since it was opened. Until the mark is written, the page is what a process that is

@@ -7,6 +7,7 @@ mod faults;
 mod model;
 mod recovery;
 mod salvage;
+mod time;
 
 use std::{
     path::{Path, PathBuf},
