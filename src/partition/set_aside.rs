@@ -41,7 +41,10 @@ pub(super) fn set_tail_aside(opener: &Opener<'_>, candidate: &mut Candidate, pos
         return Ok(None);
     }
     // It tells of what is cut. Nobody would believe it any more, so it doesn't matter if it stays.
-    let _ = opener.storage().remove_file(&time_index_path(path));
+    let times = time_index_path(path);
+    if matches!(opener.storage().entry_kind(&times), Ok(Some(_))) {
+        let _ = opener.storage().remove_file(&times);
+    }
     let end = end_of_data(&mut source, position).map_err(failed)?.min(source.len());
     let name = format!("{:020}.torn-{position}", candidate.base);
     let copy = copy_aside(opener.storage(), opener.dir, &file, position..end, &name)
