@@ -17,13 +17,13 @@ impl PartitionLog {
     /// Bytes in the files that a reader at `from_offset` has still to read: of whole frames, headers of segments not
     /// counted. Zero at the end and behind it.
     pub(crate) fn bytes_between(self: &Arc<Self>, from_offset: u64) -> Result<u64> {
-        self.from_log_start(from_offset, |offset| self.bytes_from(offset))
+        self.at_log_start_or(from_offset, |offset| self.bytes_from(offset))
     }
 
     /// The log's time of the first record at or behind `offset`; `None` at the end and behind it. Of its frame only
     /// the header is looked at.
     pub(crate) fn append_time_at(self: &Arc<Self>, offset: u64) -> Result<Option<i64>> {
-        self.from_log_start(offset, |offset| match offset >= self.end_offset() {
+        self.at_log_start_or(offset, |offset| match offset >= self.end_offset() {
             true => Ok(None),
             false => Cursor::new(self, offset)?.append_time_ms(),
         })
@@ -48,7 +48,7 @@ impl PartitionLog {
     }
 
     /// What `of` says of the offset, or of the log start offset if that is greater, also if it is raised meanwhile.
-    fn from_log_start<T>(&self, offset: u64, of: impl Fn(u64) -> Result<T>) -> Result<T> {
+    fn at_log_start_or<T>(&self, offset: u64, of: impl Fn(u64) -> Result<T>) -> Result<T> {
         loop {
             let from = offset.max(self.start_offset());
             match of(from) {

@@ -10,7 +10,8 @@
 //!
 //! # Thread safety
 //! Everything is shared freely. Locks are taken in this order: writer, then sync state, then agenda of the flusher; the
-//! checkpoint's is taken with none of them held (but by who poisons, who may have the writer's).
+//! checkpoint's is taken with none of them held (but by who poisons, who may have the writer's). With that of a segment's
+//! times no other one is taken.
 
 mod batch;
 mod checkpoint;

@@ -210,9 +210,10 @@ impl Segment {
     }
 
     /// Writes the file, unless that would take reading frames. `end` and all before it are on the device. Errors don't
-    /// matter: what isn't there is made anew by whoever needs it.
+    /// matter: what isn't there is made anew by whoever needs it. For the same reason it isn't waited for somebody who
+    /// reads the frames just now: those who wait for a sync would wait with us.
     pub(crate) fn save_times(&self, storage: &dyn Storage, end: u64, bond: Bond) {
-        let _completing = self.times.completing.lock();
+        let Some(_completing) = self.times.completing.try_lock() else { return };
         if self.load_times(storage) {
             self.write_times(storage, end, bond);
         }
@@ -221,11 +222,9 @@ impl Segment {
     /// As [`save_times`](Segment::save_times), for a segment that will be appended to again by and by: only if there is
     /// something to write that is worth it.
     pub(crate) fn save_active_times(&self, storage: &dyn Storage, end: u64, epoch: u32) {
-        let known = self.times.known.lock();
-        let news = known.unsaved;
-        drop(known);
+        let news = self.times.known.lock().unsaved;
         // A single block is as soon read from the frames.
-        if news && end - DATA_START > BLOCK_BYTES {
+        if news && end.saturating_sub(DATA_START) > BLOCK_BYTES {
             self.save_times(storage, end, Bond::Epoch(epoch));
         }
     }

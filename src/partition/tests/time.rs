@@ -648,7 +648,7 @@ fn the_old_file_of_a_segment_that_was_cut_and_grew_to_the_same_end_is_not_believ
         list.frames.truncate(30);
         let (partition, _) = machine.open();
         for number in 0..10 {
-            list.append(&machine, &partition, &[Some(10 - number)], 4000);
+            list.append(&machine, &partition, &[Some(100 + number)], 4000);
         }
         refuse_time_indexes(&machine);
         settle(&partition);
@@ -658,10 +658,25 @@ fn the_old_file_of_a_segment_that_was_cut_and_grew_to_the_same_end_is_not_believ
         assert!(grown.len() == whole.len() && grown[..200] == whole[..200] && grown != whole);
         replace(&machine, &index, &old);
         let (partition, _) = machine.open();
-        for time_ms in [0, 20, 29, 30, 31, 39, 40] {
+        for time_ms in [0, 29, 30, 39, 40, 100, 105, 109, 110] {
             list.check_time(&partition, time_ms);
         }
     }
+}
+
+#[test]
+fn the_file_of_an_earlier_close_is_not_believed() {
+    let (machine, mut list) = in_order();
+    let (partition, _) = machine.open();
+    list.append(&machine, &partition, &[Some(1000)], 4000);
+    machine.storage.fail_if(|_, path| {
+        let is_index = path.extension().is_some_and(|extension| extension == "timeindex");
+        is_index.then_some(io::ErrorKind::Other)
+    });
+    partition.close().unwrap();
+    machine.storage.heal();
+    let (partition, _) = machine.open();
+    [219, 220, 1000, 1001].iter().for_each(|time_ms| list.check_time(&partition, *time_ms));
 }
 
 #[test]
@@ -689,24 +704,27 @@ fn a_cut_takes_the_file_away() {
 #[test]
 fn lookups_beside_a_writer_miss_nothing_that_was_there_before() {
     let machine = Machine::new();
-    let (partition, _) = machine.open();
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let value = "x".repeat(1000);
-            for number in 0..2000 {
-                partition.append(&Record::new(&*value).timestamp_ms(number), None).unwrap();
+    // A new partition, and then one whose first blocks have to be made anew.
+    for round in [0..1500, 1500..3000] {
+        let (partition, _) = machine.open();
+        let (done, end) = (AtomicBool::new(false), round.end);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let value = "x".repeat(1000);
+                for number in round {
+                    partition.append(&Record::new(&*value).timestamp_ms(number), None).unwrap();
+                }
+                done.store(true, Ordering::Release);
+            });
+            while !done.load(Ordering::Acquire) {
+                let end = partition.end_offset();
+                for offset in [end.saturating_sub(1), end / 2, 0].into_iter().filter(|&offset| offset < end) {
+                    assert_eq!(partition.offset_for_time(offset as i64).unwrap(), Some(offset));
+                }
             }
-            done.store(true, Ordering::Release);
         });
-        while !done.load(Ordering::Acquire) {
-            let end = partition.end_offset();
-            for offset in [end.saturating_sub(1), end / 2, 0].into_iter().filter(|&offset| offset < end) {
-                assert_eq!(partition.offset_for_time(offset as i64).unwrap(), Some(offset));
-            }
-        }
-    });
-    assert_eq!(partition.offset_for_time(2000).unwrap(), None);
+        assert_eq!(partition.offset_for_time(end).unwrap(), None);
+    }
 }
 
 #[test]
