@@ -341,10 +341,7 @@ impl Consumer {
 
     fn check_open(&self) -> Result<()> {
         // All partitions are closed together, so the first one tells for all of them.
-        match self.places.first() {
-            Some(place) if place.partition().is_closed() => Err(Repr::Closed.into()),
-            _ => Ok(()),
-        }
+        self.places.first().map_or(Ok(()), |place| place.partition().check_open())
     }
 }
 

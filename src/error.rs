@@ -135,7 +135,6 @@ pub(crate) enum Repr {
     #[allow(dead_code, reason = "typed events come next")]
     Unencodable { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("topic {topic:?} was deleted")]
-    #[allow(dead_code, reason = "deleting topics comes next")]
     TopicDeleted { topic: String },
     #[error("{topic}-{partition} is not assigned to this consumer")]
     NotAssigned { topic: String, partition: u32 },

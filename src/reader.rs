@@ -242,12 +242,8 @@ impl Partition {
 }
 
 fn open_place(partition: &Arc<PartitionLog>, start: Start) -> Result<Place> {
-    check_open(partition)?;
+    partition.check_open()?;
     Place::at(partition, start)
-}
-
-fn check_open(partition: &PartitionLog) -> Result<()> {
-    if partition.is_closed() { Err(Repr::Closed.into()) } else { Ok(()) }
 }
 
 impl Reader {
@@ -271,7 +267,7 @@ impl Reader {
     ///   likewise.
     /// - [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
-        self.places.iter().try_for_each(|place| check_open(place.partition()))?;
+        self.places.iter().try_for_each(|place| place.partition().check_open())?;
         let batch = self.turns.read(&mut self.places, BATCH_BYTES)?;
         Ok(if batch.is_empty() { None } else { Some(batch) })
     }
@@ -284,7 +280,7 @@ impl Reader {
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, partition: u32, offset: u64) -> Result<()> {
         let index = self.index(partition)?;
-        check_open(self.places[index].partition())?;
+        self.places[index].partition().check_open()?;
         self.places[index].seek(offset)?;
         self.turns.forget_error();
         Ok(())
@@ -354,7 +350,7 @@ impl PartitionRecords {
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), and the position stays;
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, offset: u64) -> Result<()> {
-        check_open(self.place.partition())?;
+        self.place.partition().check_open()?;
         self.place.seek(offset)?;
         self.copied = Vec::new().into_iter();
         self.failed = false;
@@ -368,7 +364,7 @@ impl PartitionRecords {
 
     /// Copies the next records; `None` if there are none for now.
     fn copy_more(&mut self) -> Result<Option<()>> {
-        check_open(self.place.partition())?;
+        self.place.partition().check_open()?;
         let Some(run) = self.place.next_run(RECORDS_BYTES)? else { return Ok(None) };
         let records: Vec<OwnedRecord> = Batch::new(vec![run]).iter().map(|record| record.to_owned()).collect();
         self.copied = records.into_iter();
