@@ -132,7 +132,7 @@ pub mod doc;
 pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 pub use consumer::{Consumer, ConsumerBuilder, Lag, PartitionLag};
 pub use error::{Error, ErrorKind, Result};
-pub use log::Log;
+pub use log::{Log, PartitionDescription, TopicDescription, TopicOptions};
 pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};

@@ -12,6 +12,7 @@
 //! Any thread may call anything.
 
 mod admin;
+mod describe;
 
 use std::{
     fmt, io,
@@ -22,6 +23,7 @@ use std::{
     },
 };
 
+pub use describe::{PartitionDescription, TopicDescription, TopicOptions};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 

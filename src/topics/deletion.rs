@@ -48,7 +48,7 @@ impl Topics {
             let (file, marker) = (self.file_path(name), self.marker_path(name));
             self.env.storage.rename(&file, &marker).map_err(|source| Error::io("delete", &file, source))?;
             self.by_name.write().remove(name);
-            topic.partitions.iter().for_each(|partition| drop(partition.close()));
+            topic.partitions.iter().for_each(|partition| partition.delete());
             let deletion = Deletion { id: topic.id, partitions: topic.partitions.len(), opened: true };
             life.deletions.insert(name.into(), deletion);
         } else if !life.deletions.contains_key(name) {

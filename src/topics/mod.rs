@@ -25,7 +25,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use self::{deletion::Deletion, files::split_folder_name};
 use crate::{
     config::{LogOptions, TopicConfig},
-    error::{Error, Repr, Result},
+    error::{Error, ErrorKind, Repr, Result},
     name::{RESERVED_PREFIX, check_name},
     partition::{Environment, Opening, PartitionLog, PartitionSpec, Settings, SettingsValues},
     partition_list::PartitionList,
@@ -186,7 +186,11 @@ impl Topics {
 
     /// Flushes everything; answers the first error.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.for_all_topics(PartitionLog::flush)
+        self.for_all_topics(|partition| match partition.flush() {
+            // Deleted just now: there is nothing to flush.
+            Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(()),
+            outcome => outcome,
+        })
     }
 
     /// Closes all partitions; answers the first error. Nothing is created, changed or deleted from now on.

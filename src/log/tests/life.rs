@@ -1,6 +1,5 @@
 //! The life of topics on a machine that fails, stops, and loses its power at every step.
 
-
 use super::*;
 use crate::{
     config::{Durability, Start},

@@ -1,3 +1,5 @@
+mod hostile;
+
 use super::*;
 use crate::{
     clock::Clock,
@@ -6,7 +8,7 @@ use crate::{
     record::Record,
     storage::{
         OpenMode, Storage,
-        sim::{Repeat, SimStorage},
+        sim::{Repeat, SimStorage, faults::Operation},
     },
 };
 
@@ -24,6 +26,10 @@ impl Bench {
     }
 
     fn open(&self) -> Result<(Topics, RecoveryReport)> {
+        self.open_with(&keep)
+    }
+
+    fn open_with(&self, forget: Forget<'_>) -> Result<(Topics, RecoveryReport)> {
         let env = Environment {
             storage: Arc::new(self.storage.clone()),
             clock: Clock::System,
@@ -33,7 +39,7 @@ impl Bench {
         };
         let mut report = RecoveryReport::default();
         let topics = Topics::open(env, Path::new("/log"), &LogOptions::default(), &mut report)?;
-        topics.finish_opening(&keep, &mut report)?;
+        topics.finish_opening(forget, &mut report)?;
         Ok((topics, report))
     }
 
