@@ -135,9 +135,7 @@ impl Log {
     ///   [`Closed`](crate::ErrorKind::Closed).
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
-        let topic = self.shared.topics.create(name, config, &|id| self.shared.forget_topic(id))?;
-        self.shared.topics_changed();
-        Ok(self.handle(topic))
+        Ok(self.handle(self.shared.topics.create(name, config, &|id| self.shared.forget_topic(id))?))
     }
 
     /// The topic of that name, created if it isn't there. One that is there keeps its own options.
@@ -148,9 +146,7 @@ impl Log {
     /// since it was created; else those of [`create_topic`](Log::create_topic).
     pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
-        let topic = self.shared.topics.ensure(name, config, &|id| self.shared.forget_topic(id))?;
-        self.shared.topics_changed();
-        Ok(self.handle(topic))
+        Ok(self.handle(self.shared.topics.ensure(name, config, &|id| self.shared.forget_topic(id))?))
     }
 
     /// The topic of that name.
@@ -170,8 +166,9 @@ impl Log {
 
     /// Begins to open a consumer of a group. Groups needn't be created; names follow the rule of topics.
     pub fn consumer(&self, group: impl Into<String>) -> ConsumerBuilder {
-        let Shared { topics, groups, .. } = &*self.shared;
-        let context = Context { topics: topics.clone(), groups: groups.clone(), keepalive: self.shared.clone() };
+        let Shared { topics, groups, housekeeper, .. } = &*self.shared;
+        let (topics, groups, housekeeper) = (topics.clone(), groups.clone(), housekeeper.clone());
+        let context = Context { topics, groups, housekeeper, keepalive: self.shared.clone() };
         ConsumerBuilder::new(context, group.into())
     }
 
@@ -232,9 +229,6 @@ impl Shared {
     fn forget_topic(&self, topic_id: u128) -> Result<()> {
         forget_topic(&self.groups, topic_id)
     }
-
-    /// To be called when topics or partitions came or went.
-    fn topics_changed(&self) {}
 
     fn close(&self) -> Result<()> {
         let mut lock = self.lock.lock();

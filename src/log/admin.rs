@@ -36,9 +36,7 @@ impl Log {
     ///   open, or before a topic of that name is created. Only after a power cut may the topic be there again, whole.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.check_open()?;
-        let outcome = self.shared.topics.delete(name, &|id| self.shared.forget_topic(id));
-        self.shared.topics_changed();
-        outcome
+        self.shared.topics.delete(name, &|id| self.shared.forget_topic(id))
     }
 
     /// Raises the number of a topic's partitions to `count`. When this returns, it is durable; all handles of the topic
@@ -64,9 +62,7 @@ impl Log {
     ///   If it failed in its last step, the log may have the new ones when it is opened again.
     pub fn increase_partitions(&self, name: &str, count: u32) -> Result<Topic> {
         self.check_open()?;
-        let topic = self.shared.topics.increase_partitions(name, count)?;
-        self.shared.topics_changed();
-        Ok(self.handle(topic))
+        Ok(self.handle(self.shared.topics.increase_partitions(name, count)?))
     }
 
     /// Changes a topic's options; answers what they are then. When this returns, they are durable, and in use: by the

@@ -30,7 +30,10 @@ impl Topics {
         if self.find(name).is_some() {
             return Err(Repr::TopicExists { topic: name.into() }.into());
         }
-        self.create_new(&mut life, name, config, forget)
+        let created = self.create_new(&mut life, name, config, forget)?;
+        drop(life);
+        self.changes.tell();
+        Ok(created)
     }
 
     /// The topic of that name, created if it isn't there; kind `PartitionCountMismatch`.
@@ -41,7 +44,12 @@ impl Topics {
         match self.find(name) {
             Some(topic) if topic.partitions.len() == config.partitions => Ok(topic),
             Some(topic) => Err(count_mismatch(&topic, config.partitions)),
-            None => self.create_new(&mut life, name, config, forget),
+            None => {
+                let created = self.create_new(&mut life, name, config, forget)?;
+                drop(life);
+                self.changes.tell();
+                Ok(created)
+            }
         }
     }
 
@@ -130,7 +138,7 @@ impl Topics {
     /// are more.
     pub(crate) fn increase_partitions(&self, name: &str, count: u32) -> Result<Arc<TopicState>> {
         check_name("topic", name)?;
-        let _life = self.open_life()?;
+        let life = self.open_life()?;
         let topic = self.get(name)?;
         let existing = topic.partitions.len();
         let config = TopicConfig { partitions: count, ..topic.config.lock().clone() };
@@ -159,6 +167,8 @@ impl Topics {
             Ok(partitions) => {
                 *topic.config.lock() = config;
                 topic.partitions.add(partitions);
+                drop(life);
+                self.changes.tell();
                 Ok(topic)
             }
             Err(error) => {

@@ -43,6 +43,14 @@ impl Topics {
     /// Deletes a topic; goes on with the deletion of one that is gone already. Kind `UnknownTopic`.
     pub(crate) fn delete(&self, name: &str, forget: Forget<'_>) -> Result<()> {
         check_name("topic", name)?;
+        self.end(name)?;
+        // At once, not behind what removing the files takes.
+        self.changes.tell();
+        self.finish_deletion(&mut *self.open_life()?, name, forget)
+    }
+
+    /// Lets the topic go, for everybody; it may be gone already. Kind `UnknownTopic`.
+    fn end(&self, name: &str) -> Result<()> {
         let mut life = self.open_life()?;
         if let Some(topic) = self.find(name) {
             let (file, marker) = (self.file_path(name), self.marker_path(name));
@@ -54,7 +62,7 @@ impl Topics {
         } else if !life.deletions.contains_key(name) {
             return Err(Repr::UnknownTopic { topic: name.into() }.into());
         }
-        self.finish_deletion(&mut life, name, forget)
+        Ok(())
     }
 
     /// Finishes what earlier processes began, and tells of it.

@@ -24,6 +24,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use self::{deletion::Deletion, files::split_folder_name};
 use crate::{
+    changes::Changes,
     config::{LogOptions, TopicConfig},
     error::{Error, ErrorKind, Repr, Result},
     name::{RESERVED_PREFIX, check_name},
@@ -48,6 +49,7 @@ pub(crate) struct Topics {
     options: LogOptions,
     by_name: RwLock<BTreeMap<Arc<str>, Arc<TopicState>>>,
     life: Mutex<Life>,
+    changes: Changes,
 }
 
 /// Whoever creates, changes, deletes or closes holds this.
@@ -73,6 +75,7 @@ impl Topics {
             options: options.clone(),
             by_name: RwLock::default(),
             life: Mutex::default(),
+            changes: Changes::default(),
         };
         match topics.open_all(report) {
             Ok(()) => Ok(topics),
@@ -174,6 +177,18 @@ impl Topics {
         self.find(name).ok_or_else(|| Repr::UnknownTopic { topic: name.into() }.into())
     }
 
+    /// The users' topics whose names are `wanted`, in order of these.
+    pub(crate) fn select(&self, wanted: impl Fn(&str) -> bool) -> Vec<Arc<TopicState>> {
+        let by_name = self.by_name.read();
+        let found = by_name.iter().filter(|(name, _)| !name.starts_with(RESERVED_PREFIX) && wanted(name));
+        found.map(|(_, topic)| topic.clone()).collect()
+    }
+
+    /// That topics and partitions came or went. To be told of every such change, with no lock of the topics held.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
     fn find(&self, name: &str) -> Option<Arc<TopicState>> {
         self.by_name.read().get(name).cloned()
     }
@@ -195,6 +210,7 @@ impl Topics {
 
     /// Closes all partitions; answers the first error. Nothing is created, changed or deleted from now on.
     pub(crate) fn close(&self) -> Result<()> {
+        self.changes.close();
         let mut life = self.life.lock();
         life.closed = true;
         self.for_all_topics(PartitionLog::close)
