@@ -126,9 +126,9 @@ impl<T: Serialize + DeserializeOwned> Encoding<T> for Json {
 /// variants may be added to an enum behind the others. `serde`'s attributes that need a format that describes itself
 /// (`tag`, `untagged`, `flatten`, `skip_serializing_if`) don't work.
 ///
-/// A length that the bytes claim makes it allocate at most 64 KiB, or 4,096 bytes for each that is there. But bytes that
-/// nobody vouches for also decide how deep a type nests that holds itself (to the end of the stack), and how long a list
-/// is of things that take no bytes (`Vec<()>`): for such types, take [`Json`].
+/// A length that the bytes claim makes it allocate about a MiB at most, or 4,096 bytes for each that is there. But bytes
+/// that nobody vouches for also decide how deep a type nests that holds itself (to the end of the stack), and how long a
+/// list is of things that take no bytes (`Vec<()>`): for such types, take [`Json`].
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
