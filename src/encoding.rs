@@ -67,7 +67,8 @@ pub type EncodingError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 ///
 /// What was appended once is there to stay: a later version of a program has to read what an earlier one wrote.
-/// `decode` is given whatever a record holds, also what another program put there: it should answer an error, not panic.
+/// `decode` is given whatever a record holds, also what another program put there: it should answer an error and not
+/// panic.
 pub trait Encoding<T> {
     /// Appends the bytes of `value` to `into`.
     ///
@@ -126,9 +127,9 @@ impl<T: Serialize + DeserializeOwned> Encoding<T> for Json {
 /// variants may be added to an enum behind the others. `serde`'s attributes that need a format that describes itself
 /// (`tag`, `untagged`, `flatten`, `skip_serializing_if`) don't work.
 ///
-/// A length that the bytes claim makes it allocate about a MiB at most, or 4,096 bytes for each that is there. But bytes
-/// that nobody vouches for also decide how deep a type nests that holds itself (to the end of the stack), and how long a
-/// list is of things that take no bytes (`Vec<()>`): for such types, take [`Json`].
+/// A length that the bytes claim makes it allocate about a MiB at most, or 4,096 bytes for each that is there. But
+/// bytes that nobody vouches for also decide how deep a type nests that holds itself (to the end of the stack), and how
+/// long a list is of things that take no bytes (`Vec<()>`): for such types, take [`Json`].
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -176,7 +177,8 @@ impl<'a> RecordRef<'a> {
     ///
     /// # fn main() -> tidelog::Result<()> {
     /// # let log = Log::options().in_memory().open("shop")?;
-    /// # log.create_topic("orders", TopicConfig::with_partitions(1))?.append(Record::new(r#"{"item":"tea","pence":250}"#))?;
+    /// # let orders = log.create_topic("orders", TopicConfig::with_partitions(1))?;
+    /// # orders.append(Record::new(r#"{"item":"tea","pence":250}"#))?;
     /// # let mut consumer = log.consumer("billing").topic("orders").start_if_new(Start::Earliest).open()?;
     /// for record in &consumer.poll(Duration::from_secs(1))? {
     ///     if let Some(order) = record.decode::<Order>(&Json)? {
@@ -189,9 +191,9 @@ impl<'a> RecordRef<'a> {
     ///
     /// # Errors
     /// [`Undecodable`](crate::ErrorKind::Undecodable), with the record's topic, partition and offset, and the
-    /// encoding's error as its [source](std::error::Error::source). [`Error::resume_offset`](crate::Error::resume_offset)
-    /// is behind the record. See [`Batch::typed`] for going on, and [`dead_letter`](RecordRef::dead_letter) for keeping
-    /// it.
+    /// encoding's error as its [source](std::error::Error::source). The
+    /// [offset to go on at](crate::Error::resume_offset) is behind the record. See [`Batch::typed`] for going on, and
+    /// [`dead_letter`](RecordRef::dead_letter) for keeping it.
     pub fn decode<T>(&self, encoding: &(impl Encoding<T> + ?Sized)) -> Result<Option<T>> {
         let decoded = self.value().map(|value| encoding.decode(value)).transpose();
         decoded.map_err(|source| {

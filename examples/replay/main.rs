@@ -1,7 +1,7 @@
-//! A bank's ledger on tidelog: the events are the truth, and every balance is a fold of them. Without arguments it tells
-//! a small story: some postings, the balance that they come to, what it was at a given moment, and a fold that was wrong:
-//! mended, the same events give the right result, and not one of them has changed. With `--events N` it appends and
-//! replays N of them, to show how long that takes.
+//! A bank's ledger on tidelog: the events are the truth, and every balance is a fold of them. Without arguments it
+//! tells a small story: some postings, the balance that they come to, what it was at a given moment, and a fold that
+//! was wrong: mended, the same events give the right result, and not one of them has changed. With `--events N` it
+//! appends and replays N of them, to show how long that takes.
 
 mod ledger;
 mod load;

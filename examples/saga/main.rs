@@ -1,8 +1,8 @@
 //! A trip on tidelog, booked as a saga: a hotel, a ticket and a transfer; or, if one of them fails, none of them.
 //!
 //! Every decision is a record before it is acted on, and what came of it is one after. So a process may die anywhere:
-//! the next one reads what was decided, asks the world again for what nobody noted, under the same key, and goes on. The
-//! world does nothing twice for one key. Try it: `--data DIR --crash-at STEP`, and then without the latter.
+//! the next one reads what was decided, asks the world again for what nobody noted, under the same key, and goes on.
+//! The world does nothing twice for one key. Try it: `--data DIR --crash-at STEP`, and then without the latter.
 
 mod coordinator;
 mod trip;

@@ -38,8 +38,8 @@
 //! # }
 //! ```
 //!
-//! A consumer that is killed between the append and the commit appends the dead letter again, so there may be two of one
-//! record: partition and offset tell.
+//! A consumer that is killed between the append and the commit appends the dead letter again, so there may be two of
+//! one record: partition and offset tell.
 //!
 //! # Thread safety
 //! Plain values.

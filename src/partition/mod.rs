@@ -25,6 +25,7 @@ mod scan;
 mod segment;
 mod set_aside;
 mod settings;
+mod skipped;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub(crate) use flusher::Flusher;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};
+pub use skipped::Skipped;
 
 use self::{
     checkpoint::{Checkpoint, CheckpointFault, CheckpointState, CleanMark},
@@ -243,9 +245,9 @@ impl PartitionLog {
 
     fn wake_waiters(&self) {
         if self.control.has_sleepers() {
-            for waiter in &*self.waiters.lock() {
-                waiter.wake();
-            }
+            // Not under the lock: waking a task runs its executor's code, which may drop the task, and that unwatches.
+            let waiters = self.waiters.lock().clone();
+            waiters.iter().for_each(|waiter| waiter.wake());
         }
     }
 
