@@ -41,7 +41,7 @@ pub enum ErrorKind {
     /// `create_topic` found the topic in place; or another one whose file can't be told from it, on a file system that
     /// ignores case.
     TopicExists,
-    /// No topic has that name.
+    /// No topic has that name; or the topic of a handle was deleted, also if there is another one of its name since.
     UnknownTopic,
     /// The topic has no partition with that number.
     UnknownPartition,

@@ -67,6 +67,7 @@
 //! | you want to | see |
 //! |---|---|
 //! | open, create topics, close | [`Log`], [`LogOptions`], [`TopicConfig`] |
+//! | delete, describe and change topics | [`Log::delete_topic`], [`Log::describe_topic`], [`Log::increase_partitions`], [`Log::alter_topic`] |
 //! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
 //! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
 //! | know how far a group is behind | [`Consumer::lag`] |
