@@ -51,6 +51,7 @@ pub(crate) use flusher::Flusher;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 #[allow(unused_imports, reason = "describing topics comes next")]
 pub(crate) use retention::PartitionStats;
+pub use retention::Removed;
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};
 

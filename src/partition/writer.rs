@@ -341,9 +341,14 @@ impl PartitionLog {
 
     /// Begins a new segment now; does nothing if the active one is empty.
     pub(crate) fn roll(&self) -> Result<()> {
+        self.roll_if(|_, _| true)
+    }
+
+    /// As [`roll`](PartitionLog::roll), if `wanted` says so of the log end offset and the time of the last record.
+    pub(super) fn roll_if(&self, wanted: impl Fn(u64, i64) -> bool) -> Result<()> {
         let mut writer = self.writer()?;
         self.check_writable()?;
-        if writer.is_empty() {
+        if writer.is_empty() || !wanted(writer.next_offset, writer.last_time_ms) {
             return Ok(());
         }
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
