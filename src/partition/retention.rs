@@ -2,9 +2,9 @@
 //!
 //! # Which segments go
 //! Whole ones, oldest first, and never more than is asked for ([`oldest_that_go`]):
-//! - by age, once the newest record is older by the *log's own* time, which clients don't set. What is known of a sealed
-//!   segment's newest record is exact if it was sealed by this process; else it is when the segment behind it began,
-//!   which is never earlier: frame times don't fall.
+//! - by age, once the newest record is older by the *log's own* time, which clients don't set. When that was is known of
+//!   a segment that was sealed by this process. Of others it is enough if the segment behind it began too long ago: frame
+//!   times don't fall. Only where it didn't is the last frame looked up, once.
 //! - by size, as long as what stays is as large as asked for.
 //!
 //! The active segment never goes for size. Once all of its records are too old it is ended, and goes as well: a topic that
@@ -30,15 +30,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{
-    PartitionLog,
-    recovery::remove_segment,
-    segment::{Extent, SegmentSlot},
-};
-use crate::{
-    error::{ErrorKind, Repr, Result},
-    segment_header::{Predecessor, SegmentHeader},
-};
+use super::{PartitionLog, recovery::remove_segment, segment::SegmentSlot};
+use crate::error::{ErrorKind, Repr, Result};
 
 /// What retention has removed.
 #[non_exhaustive]
@@ -71,9 +64,20 @@ impl Limits {
     }
 }
 
+/// In place of the time of a segment's newest record: one behind a segment that isn't too old stays as well.
+const NOT_ASKED: i64 = i64::MAX;
+
+/// A sealed segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sealed {
+    bytes: u64,
+    /// When its newest record was appended.
+    newest_ms: i64,
+}
+
 /// How many of the oldest segments go. `sealed` are all of them but the active one; where there is no limit of bytes, the
 /// first that isn't expired may be the last.
-fn oldest_that_go(sealed: &[Extent], active_bytes: u64, limits: Limits, now_ms: i64) -> usize {
+fn oldest_that_go(sealed: &[Sealed], active_bytes: u64, limits: Limits, now_ms: i64) -> usize {
     let expired = sealed.iter().take_while(|segment| limits.is_expired(segment.newest_ms, now_ms)).count();
     let mut left = sealed.iter().fold(active_bytes, |sum, segment| sum.saturating_add(segment.bytes));
     let surplus = sealed.iter().take_while(|segment| {
@@ -101,51 +105,11 @@ impl PartitionLog {
         let segments = self.segments.load_full();
         let mut bytes = self.control.committed().file_position();
         for at in 0..segments.len().saturating_sub(1) {
-            bytes += self.extent(&segments, at)?.bytes;
+            bytes += segments[at].bytes(&self.env, &self.spec, &segments[at + 1])?;
         }
         Ok(PartitionStats { segments: segments.len(), bytes })
     }
 
-    /// How far a sealed segment reaches, by what was known when it was sealed, or by what the segments behind it say.
-    pub(super) fn extent(&self, segments: &[Arc<SegmentSlot>], at: usize) -> Result<Extent> {
-        if let Some(extent) = segments[at].extent() {
-            return Ok(extent);
-        }
-        let own = self.header_if_intact(&segments[at])?;
-        let mut next = None;
-        for (distance, slot) in segments[at + 1..].iter().enumerate() {
-            next = self.header_if_intact(slot)?.map(|header| (distance, header));
-            if next.is_some() {
-                break;
-            }
-        }
-        let bytes = match (own, next.and_then(|(distance, header)| header.predecessor.filter(|_| distance == 0))) {
-            (Some(own), Some(Predecessor { segment_id, end_position, .. })) if segment_id == own.segment_id => {
-                end_position
-            }
-            // Nobody has written down where it ends: it has to be looked for.
-            (Some(_), _) => self.open_segment(segments, at)?.sealed_end().unwrap_or(0),
-            // What can't be read counts for nothing.
-            (None, _) => 0,
-        };
-        // Times of frames never fall, nor do those of segments.
-        let newest_ms = next.map_or(i64::MAX, |(_, header)| header.base_timestamp_ms);
-        let extent = Extent { bytes, newest_ms };
-        segments[at].set_extent(extent);
-        Ok(extent)
-    }
-
-    /// The header of a segment; `None` if it is damaged, or the file isn't there.
-    fn header_if_intact(&self, slot: &SegmentSlot) -> Result<Option<SegmentHeader>> {
-        match slot.header(&*self.env.storage, &self.spec) {
-            Ok(header) => Ok(Some(header)),
-            Err(error) if error.kind() == ErrorKind::Corruption => Ok(None),
-            Err(error) => match self.env.storage.entry_kind(&slot.path) {
-                Ok(None) => Ok(None),
-                _ => Err(error),
-            },
-        }
-    }
     /// Removes what is older or more than the options keep; tells what that was.
     pub(crate) fn enforce_retention(&self) -> Result<Removed> {
         let settings = &self.spec.settings;
@@ -156,16 +120,7 @@ impl PartitionLog {
         self.roll_for_removal(|_, newest_ms| limits.is_expired(newest_ms, now_ms))?;
 
         let segments = self.segments.load_full();
-        let mut sealed = Vec::new();
-        for at in 0..segments.len().saturating_sub(1) {
-            // What nobody asks for isn't worth a look into ten thousand files.
-            let asked = limits.bytes.is_some() || limits.age_ms.is_some();
-            let known = |last: &Extent| limits.bytes.is_none() && !limits.is_expired(last.newest_ms, now_ms);
-            if !asked || sealed.last().is_some_and(known) {
-                break;
-            }
-            sealed.push(self.extent(&segments, at)?);
-        }
+        let sealed = self.sealed_segments(&segments, limits, now_ms)?;
         let active_bytes = self.control.committed().file_position();
         let going = oldest_that_go(&sealed, active_bytes, limits, now_ms);
         if going == 0 {
@@ -175,6 +130,42 @@ impl PartitionLog {
         self.raise_log_start(segments[going].base_offset, &mut leftovers)?;
         let bytes = sealed[..going].iter().map(|segment| segment.bytes).sum();
         Ok(Removed { segments: going as u64, bytes })
+    }
+
+    /// What is to be known of the sealed segments, as far as that is needed: nobody looks into ten thousand files for what
+    /// the first few tell.
+    fn sealed_segments(&self, segments: &[Arc<SegmentSlot>], limits: Limits, now_ms: i64) -> Result<Vec<Sealed>> {
+        let mut sealed = Vec::new();
+        let mut all_expired = limits.age_ms.is_some();
+        for at in 0..segments.len().saturating_sub(1) {
+            if !all_expired && limits.bytes.is_none() {
+                break;
+            }
+            let bytes = segments[at].bytes(&self.env, &self.spec, &segments[at + 1])?;
+            let newest_ms = if all_expired { self.newest_ms(segments, at, limits, now_ms)? } else { NOT_ASKED };
+            all_expired &= limits.is_expired(newest_ms, now_ms);
+            sealed.push(Sealed { bytes, newest_ms });
+        }
+        Ok(sealed)
+    }
+
+    /// When the last frame of a sealed segment was appended, or a later time that is too long ago as well: that a segment
+    /// further on began then tells as much, and costs less to know.
+    fn newest_ms(&self, segments: &[Arc<SegmentSlot>], at: usize, limits: Limits, now_ms: i64) -> Result<i64> {
+        if let Some(known) = segments[at].known_newest_ms() {
+            return Ok(known);
+        }
+        let mut bound = i64::MAX;
+        for slot in &segments[at + 1..] {
+            if let Some(header) = slot.header_if_intact(&*self.env.storage, &self.spec)? {
+                bound = header.base_timestamp_ms;
+                break;
+            }
+        }
+        if limits.is_expired(bound, now_ms) {
+            return Ok(bound);
+        }
+        segments[at].newest_ms(&self.env, &self.spec, &segments[at + 1], bound)
     }
 
     /// Ends the active segment if it has records and `goes` says so of its end offset and newest record; a new one is
@@ -261,5 +252,63 @@ impl PartitionLog {
         leftovers.drain(..removed);
         outcome?;
         self.env.storage.sync_dir(&self.dir).map_err(|source| self.sync_failed(&self.dir, source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The rule, by the letter: as long as there is a segment to go, the oldest one goes.
+    fn by_the_list(mut sealed: Vec<Sealed>, active_bytes: u64, limits: Limits, now_ms: i64) -> usize {
+        let count = sealed.len();
+        while let Some(oldest) = sealed.first().copied() {
+            let too_old = limits.age_ms.is_some_and(|age| now_ms - oldest.newest_ms > age as i64);
+            let others = active_bytes + sealed[1..].iter().map(|segment| segment.bytes).sum::<u64>();
+            let too_much = limits.bytes.is_some_and(|bytes| others >= bytes);
+            if !(too_old || too_much) {
+                break;
+            }
+            sealed.remove(0);
+        }
+        count - sealed.len()
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_is_what_goes_from_a_list(
+            ages in prop::collection::vec((0..50_u64, 0..20_i64), 0..20),
+            active_bytes in 0..50_u64,
+            age_ms in prop::option::of(0..200_u64),
+            bytes in prop::option::of(0..700_u64),
+            now_ms in -50..300_i64,
+        ) {
+            // Times don't fall.
+            let mut newest_ms = -40;
+            let sealed: Vec<_> = ages
+                .into_iter()
+                .map(|(bytes, later)| {
+                    newest_ms += later;
+                    Sealed { bytes, newest_ms }
+                })
+                .collect();
+            let limits = Limits { age_ms, bytes };
+            let going = oldest_that_go(&sealed, active_bytes, limits, now_ms);
+            prop_assert_eq!(going, by_the_list(sealed, active_bytes, limits, now_ms));
+        }
+    }
+
+    #[test]
+    fn extremes_go_nowhere() {
+        let limits = Limits { age_ms: Some(u64::MAX), bytes: Some(u64::MAX) };
+        let sealed = [i64::MIN, 0, i64::MAX].map(|newest_ms| Sealed { bytes: u64::MAX, newest_ms });
+        for now_ms in [i64::MIN, 0, i64::MAX] {
+            // Of sizes that can't be added up, what is left may look like nothing, but never like more.
+            assert!(oldest_that_go(&sealed, u64::MAX, limits, now_ms) <= 2);
+            let by_age = Limits { bytes: None, ..limits };
+            assert_eq!(oldest_that_go(&sealed, u64::MAX, by_age, now_ms), 0);
+        }
     }
 }

@@ -23,7 +23,7 @@ use super::{
     new_segment_header,
     offset_index::{self, Entry},
     recovery::position,
-    segment::{Extent, Segment, SegmentSlot},
+    segment::{Segment, SegmentSlot},
 };
 use crate::{
     config::Durability,
@@ -312,7 +312,7 @@ impl PartitionLog {
         self.segments.rcu(|segments| {
             let mut segments = Vec::clone(segments);
             if let Some(last) = segments.last() {
-                last.set_extent(Extent { bytes: old_end, newest_ms: writer.last_time_ms });
+                last.note_sealed(old_end, writer.last_time_ms);
             }
             segments.push(Arc::new(SegmentSlot::opened(new.clone())));
             segments

@@ -7,6 +7,8 @@ mod faults;
 mod life;
 mod model;
 mod recovery;
+mod removal;
+mod retention;
 mod salvage;
 
 use std::{
@@ -148,6 +150,21 @@ pub(super) fn read_around_damage(partition: &Arc<PartitionLog>) -> (Vec<(u64, St
                 cursor.seek(error.resume_offset().unwrap()).unwrap();
             }
         }
+    }
+}
+
+/// Bytes of a sealed segment.
+pub(super) fn bytes_of(partition: &PartitionLog, at: usize) -> u64 {
+    let segments = partition.segments.load();
+    segments[at].bytes(&partition.env, &partition.spec, &segments[at + 1]).unwrap()
+}
+
+/// Waits until `holds`, or fails.
+pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed().as_secs() < 30, "{what}");
+        std::thread::yield_now();
     }
 }
 
