@@ -91,7 +91,6 @@ mod error;
 #[allow(dead_code, reason = "its first chore comes next")]
 mod housekeeper;
 mod name;
-#[allow(dead_code, reason = "used by subscriptions, which come next")]
 mod pattern;
 mod place;
 mod waiter;
@@ -109,6 +108,7 @@ mod segment_header;
 mod partition;
 
 // Topics.
+mod changes;
 mod json_file;
 mod orphan;
 mod partition_list;
@@ -130,13 +130,16 @@ mod log;
 pub mod doc;
 
 pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
-pub use consumer::{Consumer, ConsumerBuilder, Lag, PartitionLag};
+#[cfg(feature = "stream")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
+pub use consumer::ConsumerStream;
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
 pub use error::{Error, ErrorKind, Result};
 pub use log::Log;
-pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent};
+pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};
-pub use reader::{PartitionRecords, Reader};
+pub use reader::{CorruptionPolicy, OutOfRangePolicy, PartitionRecords, Reader};
 pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 pub use report::{Finding, RecoveryReport};
 pub use topic::{Partition, Topic};
@@ -150,7 +153,9 @@ const _: () = {
     shared::<Partition>();
     shared::<Batch>();
     shared::<OwnedRecord>();
+    shared::<ConsumerWaker>();
     sent::<Consumer>();
+    sent::<Ready<'static>>();
     sent::<Reader>();
     sent::<PartitionRecords>();
     sent::<Error>();

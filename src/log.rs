@@ -161,8 +161,9 @@ impl Log {
 
     /// Begins to open a consumer of a group. Groups needn't be created; names follow the rule of topics.
     pub fn consumer(&self, group: impl Into<String>) -> ConsumerBuilder {
-        let Shared { topics, groups, .. } = &*self.shared;
-        let context = Context { topics: topics.clone(), groups: groups.clone(), keepalive: self.shared.clone() };
+        let Shared { topics, groups, housekeeper, .. } = &*self.shared;
+        let (topics, groups, housekeeper) = (topics.clone(), groups.clone(), housekeeper.clone());
+        let context = Context { topics, groups, housekeeper, keepalive: self.shared.clone() };
         ConsumerBuilder::new(context, group.into())
     }
 

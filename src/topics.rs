@@ -23,6 +23,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    changes::Changes,
     config::{LogOptions, TopicConfig},
     error::{Error, Repr, Result},
     json_file,
@@ -62,6 +63,7 @@ pub(crate) struct Topics {
     by_name: RwLock<BTreeMap<Arc<str>, Arc<TopicState>>>,
     /// Whoever creates or closes holds this; the value says whether the log was closed.
     closed: Mutex<bool>,
+    changes: Changes,
 }
 
 impl Topics {
@@ -79,6 +81,7 @@ impl Topics {
             options: options.clone(),
             by_name: RwLock::default(),
             closed: Mutex::new(false),
+            changes: Changes::default(),
         };
         match topics.open_all(report) {
             Ok(()) => Ok(topics),
@@ -203,7 +206,10 @@ impl Topics {
         if !*closed && self.by_name.read().contains_key(name) {
             return Err(Repr::TopicExists { topic: name.into() }.into());
         }
-        self.create_new(name, config, *closed)
+        let created = self.create_new(name, config, *closed)?;
+        drop(closed);
+        self.changes.tell();
+        Ok(created)
     }
 
     /// The topic of that name, created if it isn't there; kind `PartitionCountMismatch`.
@@ -221,7 +227,12 @@ impl Topics {
                 requested: config.partitions,
             }
             .into()),
-            None => self.create_new(name, config, *closed),
+            None => {
+                let created = self.create_new(name, config, *closed)?;
+                drop(closed);
+                self.changes.tell();
+                Ok(created)
+            }
         }
     }
 
@@ -246,6 +257,18 @@ impl Topics {
         found.ok_or_else(|| Repr::UnknownTopic { topic: name.into() }.into())
     }
 
+    /// The users' topics whose names are `wanted`, in order of these.
+    pub(crate) fn select(&self, wanted: impl Fn(&str) -> bool) -> Vec<Arc<TopicState>> {
+        let by_name = self.by_name.read();
+        let found = by_name.iter().filter(|(name, _)| !name.starts_with(RESERVED_PREFIX) && wanted(name));
+        found.map(|(_, topic)| topic.clone()).collect()
+    }
+
+    /// That topics and partitions came or went. To be told of every such change, with no lock of the topics held.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
     /// Names of the users' topics, in order.
     pub(crate) fn names(&self) -> Vec<String> {
         let by_name = self.by_name.read();
@@ -259,6 +282,7 @@ impl Topics {
 
     /// Closes all partitions; answers the first error. Nothing is created from now on.
     pub(crate) fn close(&self) -> Result<()> {
+        self.changes.close();
         let mut closed = self.closed.lock();
         *closed = true;
         self.for_all_topics(PartitionLog::close)

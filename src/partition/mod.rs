@@ -27,6 +27,7 @@ mod scan;
 mod segment;
 mod set_aside;
 mod settings;
+mod skipped;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ pub(crate) use retention::PartitionStats;
 pub use retention::Removed;
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};
+pub use skipped::Skipped;
 
 use self::{
     checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
@@ -262,9 +264,9 @@ impl PartitionLog {
 
     fn wake_waiters(&self) {
         if self.control.has_sleepers() {
-            for waiter in &*self.waiters.lock() {
-                waiter.wake();
-            }
+            // Not under the lock: waking a task runs its executor's code, which may drop the task, and that unwatches.
+            let waiters = self.waiters.lock().clone();
+            waiters.iter().for_each(|waiter| waiter.wake());
         }
     }
 
