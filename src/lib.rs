@@ -109,6 +109,7 @@ mod partition;
 
 // Topics.
 mod changes;
+mod durable;
 mod json_file;
 mod orphan;
 mod partition_list;
@@ -134,6 +135,7 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use consumer::ConsumerStream;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
+pub use durable::Durable;
 pub use error::{Error, ErrorKind, Result};
 pub use log::Log;
 pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Skipped};
@@ -158,6 +160,7 @@ const _: () = {
     sent::<Ready<'static>>();
     sent::<Reader>();
     sent::<PartitionRecords>();
+    sent::<Durable>();
     sent::<Error>();
 };
 

@@ -17,6 +17,7 @@ mod checkpoint;
 mod closing;
 mod control;
 mod cursor;
+mod durable;
 mod flusher;
 mod offset_index;
 mod recovery;
@@ -48,6 +49,7 @@ use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
 pub(crate) use batch::Run;
 pub use batch::{Batch, Records};
 pub(crate) use cursor::Cursor;
+pub(crate) use durable::DurableWait;
 pub(crate) use flusher::Flusher;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 #[allow(unused_imports, reason = "describing topics comes next")]
@@ -141,6 +143,7 @@ pub(crate) struct PartitionLog {
     /// Nanoseconds of the interval that the pending flush was scheduled with, or [`NOT_PENDING`].
     pending_interval: AtomicU64,
     waiters: Mutex<Vec<Arc<Waiter>>>,
+    waits: durable::Waits,
     /// A [`Life`]; only grows.
     life: AtomicU8,
     /// Nothing is written to the checkpoint any more: its clean mark is, or the partition is deleted. Changed with the
@@ -196,6 +199,7 @@ impl PartitionLog {
             synced: Condvar::new(),
             pending_interval: AtomicU64::new(NOT_PENDING),
             waiters: Mutex::new(Vec::new()),
+            waits: durable::Waits::default(),
             life: AtomicU8::new(Life::Open as u8),
             finished: AtomicBool::new(false),
             leftovers: Mutex::default(),
@@ -262,12 +266,15 @@ impl PartitionLog {
         }
     }
 
-    fn wake_waiters(&self) {
-        if self.control.has_sleepers() {
+    /// Wakes who watches; answers whether anybody sleeps.
+    fn wake_waiters(&self) -> bool {
+        let sleepers = self.control.has_sleepers();
+        if sleepers {
             // Not under the lock: waking a task runs its executor's code, which may drop the task, and that unwatches.
             let waiters = self.waiters.lock().clone();
             waiters.iter().for_each(|waiter| waiter.wake());
         }
+        sleepers
     }
 
     /// Kind `Closed`, `UnknownTopic` or `Poisoned`, if nothing may be appended.
@@ -315,6 +322,7 @@ impl PartitionLog {
         drop(self.sync.lock());
         self.synced.notify_all();
         self.wake_waiters();
+        self.wake_all_durable();
         first
     }
 
@@ -404,7 +412,10 @@ impl PartitionLog {
                 state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
             }
             self.synced.notify_all();
+            drop(state);
+            self.wake_durable();
             outcome?;
+            state = self.sync.lock();
         }
     }
 

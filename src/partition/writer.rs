@@ -207,7 +207,9 @@ impl PartitionLog {
             let step = self.try_publish(encoder, expected_end)?;
             match step {
                 Step::Published(offsets, end) => {
-                    self.wake_waiters();
+                    if self.wake_waiters() {
+                        self.flush_if_awaited();
+                    }
                     self.request_visit(offsets.end);
                     return Ok((offsets, end));
                 }
@@ -439,7 +441,7 @@ impl PartitionLog {
     }
 
     /// Sees to it that a flush is due within the interval. One that is pending with a shorter one will do.
-    fn flush_within(self: &Arc<Self>, interval: Duration) {
+    pub(super) fn flush_within(self: &Arc<Self>, interval: Duration) {
         let nanoseconds = u64::try_from(interval.as_nanos()).unwrap_or(NOT_PENDING - 1).min(NOT_PENDING - 1);
         // Sequentially consistent with the flusher's reset, which comes before it looks at the published end: either
         // it sees our frame, or we see that nothing is pending.

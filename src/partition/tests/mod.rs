@@ -3,6 +3,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges of offsets, some with one range")]
 
 mod append;
+mod durable;
 mod faults;
 mod life;
 mod model;
