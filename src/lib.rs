@@ -138,13 +138,14 @@ pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, 
 pub use durable::Durable;
 pub use error::{Error, ErrorKind, Result};
 pub use log::Log;
-pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Skipped};
+pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};
 pub use reader::{CorruptionPolicy, OutOfRangePolicy, PartitionRecords, Reader};
 pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 pub use report::{Finding, RecoveryReport};
 pub use topic::{Partition, Topic};
+pub use topics::RetentionStatus;
 
 /// Handles are shared and sent by users: a change that takes this away doesn't compile.
 const _: () = {

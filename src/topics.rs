@@ -13,6 +13,8 @@
 //! # Thread safety
 //! Any thread may call anything. Creations take turns; looking a topic up waits for none of them.
 
+mod retention;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -36,6 +38,9 @@ use crate::{
     storage::EntryKind,
     topic::{TopicState, for_all},
 };
+
+pub(crate) use retention::Retention;
+pub use retention::RetentionStatus;
 
 /// The folder of the topics' files, in the log's.
 pub(crate) const TOPICS_DIR: &str = "topics";

@@ -149,7 +149,11 @@ fn unconditional_appends_are_noticed_too() {
     let (log, partition) = open(Log::options());
     let topic = log.topic("orders").unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| (0..2000).for_each(|_| drop(topic.append(Record::new("other").partition(1)).unwrap())));
+        scope.spawn(|| {
+            for _ in 0..2000 {
+                topic.append(Record::new("other").partition(1)).unwrap();
+            }
+        });
         for _ in 0..500 {
             // Counts what lies before it.
             let (end, count) = loop {
