@@ -11,6 +11,7 @@ mod recovery;
 mod removal;
 mod retention;
 mod salvage;
+mod settings;
 
 use std::{
     path::{Path, PathBuf},
