@@ -21,7 +21,7 @@ const ROWS: [(&str, &[&str]); 8] = [
         &["partitioner", "partition_list", "json_file", "report", "orphan", "changes", "topic", "durable", "topics"],
     ),
     ("groups", &["group"]),
-    ("clients", &["reader", "consumer"]),
+    ("clients", &["reader", "consumer", "encoding"]),
     ("root", &["log"]),
 ];
 

@@ -121,7 +121,6 @@ impl PartitionLog {
     ///
     /// (A reader that has found the index of a segment damaged, just now, may still write it anew: a folder that is
     /// renamed before it is removed has no such surprise.)
-    #[allow(dead_code, reason = "deleting topics comes next")]
     pub(crate) fn delete(&self) {
         self.enter(Life::Deleted);
         {

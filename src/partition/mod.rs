@@ -19,6 +19,7 @@ mod control;
 mod cursor;
 mod durable;
 mod flusher;
+mod identity;
 mod offset_index;
 mod recovery;
 mod report;
@@ -51,6 +52,7 @@ pub use batch::{Batch, Records};
 pub(crate) use cursor::Cursor;
 pub(crate) use durable::DurableWait;
 pub(crate) use flusher::Flusher;
+pub(crate) use identity::topic_id_of;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 #[allow(unused_imports, reason = "describing topics comes next")]
 pub(crate) use retention::PartitionStats;

@@ -89,7 +89,6 @@ fn oldest_that_go(sealed: &[Sealed], active_bytes: u64, limits: Limits, now_ms: 
 
 /// How large a partition is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "describing topics comes next")]
 pub(crate) struct PartitionStats {
     /// The active one counts too.
     pub(crate) segments: usize,
@@ -99,7 +98,6 @@ pub(crate) struct PartitionStats {
 
 impl PartitionLog {
     /// How large the partition is. Reads a header for each segment that isn't known yet, once.
-    #[allow(dead_code, reason = "describing topics comes next")]
     pub(crate) fn stats(&self) -> Result<PartitionStats> {
         self.check_exists()?;
         let segments = self.segments.load_full();
