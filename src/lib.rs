@@ -67,12 +67,15 @@
 //! | you want to | see |
 //! |---|---|
 //! | open, create topics, close | [`Log`], [`LogOptions`], [`TopicConfig`] |
+//! | delete, describe and change topics | [`Log::delete_topic`], [`Log::describe_topic`], [`Log::increase_partitions`], [`Log::alter_topic`] |
 //! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
 //! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
 //! | know how far a group is behind | [`Consumer::lag`] |
 //! | read again, or without a group | [`Topic::reader`], [`Partition::read_from`], [`Start`] |
 //! | read from a time on | [`Partition::read_from_time`], [`Reader::seek_to_time`], [`Consumer::seek_to_time`], [`Start::Time`] |
 //! | keep or send what was read | [`Batch`], [`OwnedRecord`] |
+//! | append and read values of your own types | [`Topic::typed`], [`Batch::typed`], [`RecordRef::decode`], [`Encoding`] |
+//! | go on behind a record that can't be dealt with | [`Batch::typed`], [`dead_letter`] |
 //! | know what a crash has done | [`Log::recovery`], [`RecoveryReport`] |
 //! | test without files | [`LogOptions::in_memory`] |
 //! | know what is in the files | [`doc`] |
@@ -110,6 +113,7 @@ mod partition;
 
 // Topics.
 mod changes;
+mod durable;
 mod json_file;
 mod orphan;
 mod partition_list;
@@ -123,6 +127,7 @@ mod group;
 
 // Clients.
 mod consumer;
+mod encoding;
 mod reader;
 
 // Root.
@@ -135,15 +140,21 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use consumer::ConsumerStream;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
+pub use durable::Durable;
+#[cfg(feature = "bincode")]
+#[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
+pub use encoding::Bincode;
+pub use encoding::{Encoding, EncodingError, Json, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
-pub use log::Log;
-pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Skipped};
+pub use log::{Log, PartitionDescription, TopicDescription, TopicOptions};
+pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};
 pub use reader::{CorruptionPolicy, OutOfRangePolicy, PartitionRecords, Reader};
 pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 pub use report::{Finding, RecoveryReport};
 pub use topic::{Partition, Topic};
+pub use topics::RetentionStatus;
 
 /// Handles are shared and sent by users: a change that takes this away doesn't compile.
 const _: () = {
@@ -153,12 +164,14 @@ const _: () = {
     shared::<Topic>();
     shared::<Partition>();
     shared::<Batch>();
+    shared::<TypedTopic<std::cell::Cell<u8>, Json>>();
     shared::<OwnedRecord>();
     shared::<ConsumerWaker>();
     sent::<Consumer>();
     sent::<Ready<'static>>();
     sent::<Reader>();
     sent::<PartitionRecords>();
+    sent::<Durable>();
     sent::<Error>();
 };
 
@@ -166,7 +179,9 @@ const _: () = {
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::{frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header};
+    pub use crate::{
+        encoding::fuzzing::typed_decode, frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header,
+    };
 }
 
 /// Compiles the README's program.

@@ -230,3 +230,46 @@ fn lag_is_told_in_bytes_and_time_too() {
     assert_eq!([0, 1].map(|i| (lag.partitions[i].lag, lag.partitions[i].bytes)), [(0, 0), (1, frame_bytes)]);
     assert_eq!((lag.partitions[0].time, lag.bytes), (Duration::ZERO, frame_bytes));
 }
+
+#[test]
+fn what_was_deleted_isnt_found_and_far_off_times_keep_nothing_from_going() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = small_segments().retention_bytes(200_000).open(folder.path()).unwrap();
+    let partition = partition(&log);
+    // Whatever the clients say, the oldest go.
+    append(&partition, [i64::MAX, 0, i64::MIN]);
+    append(&partition, 0..300);
+    assert_eq!(partition.offset_for_time(i64::MAX).unwrap(), Some(0));
+    assert!(log.enforce_retention().unwrap().segments > 0);
+    let oldest = partition.start_offset();
+    assert!((3..250).contains(&oldest), "{oldest}");
+    assert_eq!(partition.offset_for_time(i64::MAX).unwrap(), None);
+    assert_eq!(partition.offset_for_time(0).unwrap(), Some(oldest));
+    check(&partition, 0..310);
+
+    // Into the middle of a segment, behind a record that is later than all that is left.
+    append(&partition, [9_000]);
+    append(&partition, 300..310);
+    partition.delete_records(304).unwrap();
+    for _ in 0..2 {
+        assert_eq!(partition.offset_for_time(9_001).unwrap(), None);
+        assert_eq!(partition.offset_for_time(0).unwrap(), Some(304));
+        assert_eq!(partition.offset_for_time(305).unwrap(), Some(309));
+        assert_eq!(partition.read_from_time(305).unwrap().position(), 309);
+        partition.append(Record::new("x").timestamp_ms(0)).unwrap();
+    }
+    log.close().unwrap();
+    let log = small_segments().open(folder.path()).unwrap();
+    let partition = self::partition(&log);
+    assert_eq!(partition.start_offset(), 304);
+    check(&partition, (295..310).chain([i64::MIN, 9_000, 9_001]));
+
+    let mut consumer = log.consumer("billing").topic("orders").start_if_new(Start::Time(307)).open().unwrap();
+    assert_eq!(consumer.position("orders", 0).unwrap(), 311);
+    consumer.commit().unwrap();
+    let (before, frame_bytes) = (consumer.lag(), (32 + 8 + 8 + VALUE_BYTES) as u64);
+    partition.delete_records(313).unwrap();
+    let after = consumer.lag();
+    assert_eq!((before.total, after.total), (5, 5), "in offsets");
+    assert_eq!(before.bytes - after.bytes, 2 * frame_bytes, "what was deleted isn't to be read");
+}

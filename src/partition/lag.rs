@@ -75,14 +75,9 @@ impl PartitionLog {
 
     /// Where the frames of a segment end.
     fn end_of(&self, segments: &[Arc<SegmentSlot>], at: usize) -> Result<u64> {
-        let slot = &segments[at];
-        if let Some(next) = segments.get(at + 1).filter(|_| !slot.is_open()) {
-            let header = slot.header(&*self.env.storage, &self.spec)?;
-            let predecessor = next.header(&*self.env.storage, &self.spec).ok().and_then(|next| next.predecessor);
-            if let Some(before) = predecessor.filter(|before| before.segment_id == header.segment_id) {
-                return Ok(before.end_position);
-            }
+        match segments.get(at + 1) {
+            Some(next) => segments[at].bytes(&self.env, &self.spec, next),
+            None => Ok(self.readable(&*self.open_segment(segments, at)?).end),
         }
-        Ok(self.readable(&*self.open_segment(segments, at)?).end)
     }
 }

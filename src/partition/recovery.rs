@@ -210,7 +210,7 @@ impl Opener<'_> {
 
     /// A partition with one empty segment.
     fn create(&self) -> Result<Recovered> {
-        let header = self.new_header(0, 0, None)?;
+        let header = self.new_header(0, 0, i64::MIN, None)?;
         let active = Arc::new(self.create_segment(header)?);
         let end = position(&active, DATA_START)?;
         let state = CheckpointState {
@@ -240,13 +240,16 @@ impl Opener<'_> {
         })
     }
 
+    /// The header of a new segment, which begins now or at `last_time_ms` if that is later.
     pub(crate) fn new_header(
         &self,
         sequence: u64,
         base_offset: u64,
+        last_time_ms: i64,
         predecessor: Option<Predecessor>,
     ) -> Result<SegmentHeader> {
-        super::new_segment_header(self.spec, sequence, base_offset, self.env.clock.now_ms(), predecessor)
+        let base_timestamp_ms = self.env.clock.now_ms().max(last_time_ms);
+        super::new_segment_header(self.spec, sequence, base_offset, base_timestamp_ms, predecessor)
     }
 
     pub(crate) fn create_segment(&self, header: SegmentHeader) -> Result<Segment> {
@@ -470,7 +473,7 @@ impl Unsettled {
 }
 
 /// Verifies the frames from the last index entry to `end`, where the last one has to end. `None` if they don't.
-fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
+pub(crate) fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
     let header = &segment.header;
     let start = segment.index().and_then(|index| index.last()).map_or(DATA_START, |entry| entry.position);
     let mut tail = Tail { next_offset: header.base_offset, last_time_ms: header.base_timestamp_ms, epoch: 0 };
@@ -517,12 +520,16 @@ pub(crate) fn zero_behind(file: &Arc<dyn File>, end: u64, bound: u64) -> std::io
     Ok(())
 }
 
-/// Removes a segment and its indexes, by a rename first: a half-removed segment is never seen under its name.
+/// Removes a segment and its indexes, by a rename first: a half-removed segment is never seen under its name. What an
+/// earlier attempt has done already is fine.
 pub(crate) fn remove_segment(storage: &dyn Storage, path: &Path) -> Result<()> {
     let gone = path.with_extension(TEMPORARY_EXTENSION);
     remove_indexes(storage, path);
-    storage
-        .rename(path, &gone)
-        .and_then(|()| storage.remove_file(&gone))
+    let unless_done = |outcome: std::io::Result<()>| match outcome {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    };
+    unless_done(storage.rename(path, &gone))
+        .and_then(|()| unless_done(storage.remove_file(&gone)))
         .map_err(|source| Error::io("remove the segment", path, source))
 }

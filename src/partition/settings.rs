@@ -69,7 +69,7 @@ impl Settings {
         self.retention_bytes.store(optional(values.retention_bytes), Ordering::Relaxed);
     }
 
-    #[cfg(test)]
+    /// All values.
     pub(crate) fn values(&self) -> SettingsValues {
         SettingsValues {
             durability: self.durability(),
@@ -105,12 +105,10 @@ impl Settings {
         self.max_record_bytes.load(Ordering::Relaxed)
     }
 
-    #[allow(dead_code, reason = "retention comes next")]
     pub(crate) fn retention_ms(&self) -> Option<u64> {
         optional(&self.retention_ms)
     }
 
-    #[allow(dead_code, reason = "retention comes next")]
     pub(crate) fn retention_bytes(&self) -> Option<u64> {
         optional(&self.retention_bytes)
     }

@@ -58,9 +58,10 @@ impl Place {
 
     /// Where `start` is in the partition; kind `OffsetOutOfRange`.
     pub(crate) fn at(partition: &Arc<PartitionLog>, start: Start) -> Result<Self> {
-        let cursor = go_to(partition, start, |offset| Cursor::new(partition, offset))?;
-        let position = Position::Inside(cursor);
-        Ok(Self { partition: partition.clone(), position, passed_to: None, paused: false })
+        let position = Position::Outside(partition.start_offset());
+        let mut place = Self { partition: partition.clone(), position, passed_to: None, paused: false };
+        place.seek_start(start)?;
+        Ok(place)
     }
 
     pub(crate) fn partition(&self) -> &Arc<PartitionLog> {
@@ -105,8 +106,17 @@ impl Place {
 
     /// Goes where `start` is.
     pub(crate) fn seek_start(&mut self, start: Start) -> Result<()> {
-        let partition = self.partition.clone();
-        go_to(&partition, start, |offset| self.seek(offset))
+        let mut moved = self.seek(resolve(&self.partition, start)?);
+        for _ in 0..MOVES {
+            match (&moved, start) {
+                // Retention removed it between looking it up and going there.
+                (Err(error), Start::Earliest | Start::Time(_)) if error.kind() == ErrorKind::OffsetOutOfRange => {
+                    moved = self.seek(resolve(&self.partition, start)?);
+                }
+                _ => break,
+            }
+        }
+        moved
     }
 
     /// Whether there is nothing to read, nor an error to tell.
@@ -158,20 +168,6 @@ impl AsMut<Place> for Place {
     fn as_mut(&mut self) -> &mut Place {
         self
     }
-}
-
-/// Goes where `start` is, again if retention removed that between looking it up and going there.
-fn go_to<T>(partition: &Arc<PartitionLog>, start: Start, mut go: impl FnMut(u64) -> Result<T>) -> Result<T> {
-    let mut gone = go(resolve(partition, start)?);
-    for _ in 0..MOVES {
-        match (&gone, start) {
-            (Err(error), Start::Earliest | Start::Time(_)) if error.kind() == ErrorKind::OffsetOutOfRange => {
-                gone = go(resolve(partition, start)?);
-            }
-            _ => break,
-        }
-    }
-    gone
 }
 
 /// The offset that `start` means in a partition.

@@ -117,8 +117,8 @@ enum Step {
     Kill,
     Reboot,
     DeleteSegments(Index),
-    /// Raises the log start into the middle of a segment.
-    RaiseStart(Index),
+    /// Into the middle of a segment, or of a frame.
+    DeleteRecords(Index),
     Harm(Index, Harm),
     Check,
 }
@@ -162,7 +162,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Kill),
         1 => Just(Step::Reboot),
         1 => any::<Index>().prop_map(Step::DeleteSegments),
-        1 => any::<Index>().prop_map(Step::RaiseStart),
+        1 => any::<Index>().prop_map(Step::DeleteRecords),
         2 => (any::<Index>(), harm()).prop_map(|(file, harm)| Step::Harm(file, harm)),
         3 => Just(Step::Check),
     ]
@@ -196,12 +196,6 @@ fn do_harm(machine: &Machine, file: &Index, harm: &Harm) {
     replace(machine, path, &bytes);
 }
 
-/// Raises the log start offset, as deleting records does.
-fn raise_start(partition: &PartitionLog, offset: u64) {
-    partition.update_checkpoint(|state| state.log_start_offset = state.log_start_offset.max(offset)).unwrap();
-    partition.start_offset.fetch_max(offset, Ordering::AcqRel);
-}
-
 /// Does the steps one by one, and looks the times up between them.
 fn run(steps: &[Step], picks: &[Index], positional_appends: bool) {
     let machine = Machine { positional_appends, ..Machine::new() };
@@ -231,11 +225,13 @@ fn run(steps: &[Step], picks: &[Index], positional_appends: bool) {
                 let oldest = partition.segment_base_offsets()[0];
                 list.frames.retain(|frame| frame.offset >= oldest);
             }
-            Step::RaiseStart(at) => {
+            Step::DeleteRecords(at) => {
                 let offsets: Vec<_> = list.records(partition.start_offset()).map(|(offset, _)| offset).collect();
                 if !offsets.is_empty() {
-                    raise_start(&partition, *at.get(&offsets));
+                    partition.delete_records(*at.get(&offsets)).unwrap();
                 }
+                let oldest = partition.segment_base_offsets()[0];
+                list.frames.retain(|frame| frame.offset >= oldest);
             }
             Step::Harm(file, harm) => do_harm(&machine, file, harm),
             Step::Check => list.check(&partition, picks),
