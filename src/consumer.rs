@@ -20,7 +20,7 @@ use std::{
 use crate::{
     config::{Durability, Start},
     error::{Repr, Result},
-    group::Member,
+    group::{Member, PartitionId},
     partition::{Batch, PartitionLog},
     reader::{Place, Turns},
     record::RecordRef,
@@ -83,8 +83,16 @@ struct Assigned {
     topic: Arc<str>,
     topic_id: u128,
     number: u32,
+    /// In which the member owns the partition.
+    epoch: u64,
     /// What `start_if_new` meant when the consumer was opened.
     first_position: u64,
+}
+
+impl Assigned {
+    fn id(&self) -> PartitionId {
+        PartitionId { topic_id: self.topic_id, partition: self.number }
+    }
 }
 
 /// How far a group is behind, from [`Consumer::lag`].
@@ -188,8 +196,8 @@ impl Consumer {
         self.check_open()?;
         // One that lies outside the log is what was committed before; it isn't worth committing again.
         let positions = self.assigned.iter().zip(&self.places).filter(|(_, place)| place.is_inside());
-        let offsets = positions.map(|(assigned, place)| (assigned.topic_id, assigned.number, place.position()));
-        self.member.offsets().commit(self.member.group(), offsets, durability)
+        let offsets = positions.map(|(assigned, place)| (assigned.id(), assigned.epoch, place.position()));
+        self.member.commit(offsets, durability)
     }
 
     /// Commits that the partition was dealt with up to and including this record. Other partitions stay as they are.
@@ -222,9 +230,9 @@ impl Consumer {
                 let valid = log.start_offset()..end;
                 return Err(Repr::OffsetOutOfRange { topic: topic.as_ref().into(), partition, offset, valid }.into());
             }
-            checked.push((self.assigned[index].topic_id, partition, offset));
+            checked.push((self.assigned[index].id(), self.assigned[index].epoch, offset));
         }
-        self.member.offsets().commit(self.member.group(), checked, None)
+        self.member.commit(checked, None)
     }
 
     /// Goes on reading a partition at `offset`. Commits nothing.
@@ -286,8 +294,7 @@ impl Consumer {
     }
 
     fn committed_at(&self, index: usize) -> Option<u64> {
-        let assigned = &self.assigned[index];
-        self.member.offsets().committed(self.member.group(), assigned.topic_id, assigned.number)
+        self.member.committed(self.assigned[index].id())
     }
 
     /// How far the group is behind, by what it has committed.

@@ -88,10 +88,8 @@
 mod clock;
 mod config;
 mod error;
-#[allow(dead_code, reason = "its first chore comes next")]
 mod housekeeper;
 mod name;
-#[allow(dead_code, reason = "used by subscriptions, which come next")]
 mod pattern;
 mod place;
 mod waiter;
@@ -118,6 +116,7 @@ mod topic;
 mod topics;
 
 // Groups.
+#[allow(dead_code, reason = "consumers that share a group come next")]
 mod group;
 
 // Clients.

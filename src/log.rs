@@ -271,7 +271,7 @@ impl LogOptions {
         let housekeeper = Housekeeper::start()?;
         let recent_segments = Arc::new(RecentSegments::with_capacity(self.max_open_segments));
         let env = Environment { storage, clock, flusher: flusher.clone(), recent_segments, positional_appends };
-        match open_topics(env, path, &self, &mut recovery) {
+        match open_topics(env, path, &self, &housekeeper, &mut recovery) {
             Ok((topics, groups)) => {
                 let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));
                 let shared = Shared { path, topics, groups, flusher, housekeeper, recovery, closed, lock };
@@ -342,11 +342,12 @@ fn open_topics(
     env: Environment,
     path: &Path,
     options: &LogOptions,
+    housekeeper: &Arc<Housekeeper>,
     recovery: &mut RecoveryReport,
 ) -> Result<(Arc<Topics>, Arc<Groups>)> {
-    let topics = Topics::open(env, path, options, recovery)?;
-    match Groups::open(&topics, recovery) {
-        Ok(groups) => Ok((Arc::new(topics), Arc::new(groups))),
+    let topics = Arc::new(Topics::open(env, path, options, recovery)?);
+    match Groups::open(&topics, housekeeper, recovery) {
+        Ok(groups) => Ok((topics, Arc::new(groups))),
         Err(error) => {
             // The first error is the one to tell.
             let _ = topics.close();

@@ -32,7 +32,6 @@ pub(crate) struct TopicState {
     /// What its file says; changed behind it.
     pub(crate) config: Mutex<TopicConfig>,
     /// Shared by the partitions.
-    #[allow(dead_code, reason = "changing options comes next")]
     pub(crate) settings: Arc<Settings>,
     pub(crate) partitions: PartitionList,
     /// Shared, so that keyless records of all handles stay together.

@@ -233,10 +233,15 @@ impl Topics {
         report: &mut RecoveryReport,
     ) -> Result<Arc<TopicState>> {
         let closed = self.closed.lock();
-        if self.entry_kind(&self.topics_dir().join(file_name(name)))?.is_some() {
-            return self.open_topic(name, report);
-        }
-        self.create_new(name, config, *closed)
+        // What this version needs, whatever the file of the version says that made the topic; and nothing of it is for
+        // retention to take.
+        let settings = SettingsValues { retention_ms: None, retention_bytes: None, ..self.settings(&config) };
+        let topic = match self.entry_kind(&self.topics_dir().join(file_name(name)))? {
+            Some(_) => self.open_topic(name, report)?,
+            None => self.create_new(name, config, *closed)?,
+        };
+        topic.settings.set(settings);
+        Ok(topic)
     }
 
     /// The topic of that name; kind `UnknownTopic`.
@@ -250,6 +255,12 @@ impl Topics {
     pub(crate) fn names(&self) -> Vec<String> {
         let by_name = self.by_name.read();
         by_name.keys().filter(|name| !name.starts_with(RESERVED_PREFIX)).map(|name| name.to_string()).collect()
+    }
+
+    /// All topics of users, in the order of names.
+    pub(crate) fn of_users(&self) -> Vec<Arc<TopicState>> {
+        let by_name = self.by_name.read();
+        by_name.values().filter(|topic| !topic.name.starts_with(RESERVED_PREFIX)).cloned().collect()
     }
 
     /// Flushes everything; answers the first error.

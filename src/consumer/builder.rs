@@ -1,14 +1,16 @@
 //! Opening a consumer: which topics, from where, how much at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Assigned, Consumer};
 use crate::{
     config::Start,
     error::{Repr, Result},
-    group::Groups,
+    group::{Groups, Joining, Owned, Subscription},
     name::check_name,
-    reader::{Place, Turns, resolve},
+    partition::PartitionLog,
+    pattern::TopicPattern,
+    reader::{Place, Turns},
     topic::{Keepalive, TopicState},
     topics::Topics,
     waiter::Waiter,
@@ -84,9 +86,19 @@ impl ConsumerBuilder {
             return Err(invalid("max_poll_bytes", "at least 1 byte"));
         }
         let waiter = Arc::new(Waiter::default());
-        // First, since it tells whether the log was closed.
-        let member = self.context.groups.join(&self.group, &waiter)?;
         let topics: Vec<_> = self.topics.iter().map(|name| self.context.topics.get(name)).collect::<Result<_>>()?;
+        let begin = |log: &Arc<PartitionLog>| Ok(Place::at(log, self.start_if_new)?.position());
+        let names = self.topics.iter().map(|name| TopicPattern::parse(name)).collect::<Result<Vec<_>>>()?;
+        let member = self.context.groups.join(Joining {
+            group: &self.group,
+            subscription: Subscription::new(names)?,
+            max_poll_interval: Duration::MAX,
+            waiter: waiter.clone(),
+            begin: &begin,
+        })?;
+        if self.context.groups.describe(&self.group)?.members.len() > 1 {
+            return Err(Repr::GroupInUse { group: self.group }.into());
+        }
         let mut consumer = Consumer {
             member,
             assigned: Vec::new(),
@@ -97,26 +109,28 @@ impl ConsumerBuilder {
             start_if_new: self.start_if_new,
             _keepalive: self.context.keepalive,
         };
+        let owned = consumer.member.view().map(|view| view.owned).unwrap_or_default();
         for topic in topics {
-            consumer.assign(&topic)?;
+            consumer.assign(&topic, &owned);
         }
         Ok(consumer)
     }
 }
 
 impl Consumer {
-    /// Adds all partitions of a topic.
-    fn assign(&mut self, topic: &TopicState) -> Result<()> {
-        for (number, partition) in (0..).zip(topic.partitions.iter()) {
-            let first_position = resolve(partition, self.start_if_new)?;
-            let place = match self.member.offsets().committed(self.member.group(), topic.id, number) {
-                Some(committed) => Place::new(partition, committed),
-                None => Place::at(partition, Start::Offset(first_position))?,
-            };
-            self.assigned.push(Assigned { topic: topic.name.clone(), topic_id: topic.id, number, first_position });
-            self.places.push(place);
+    /// Adds what is owned of a topic.
+    fn assign(&mut self, topic: &TopicState, owned: &[Owned]) {
+        for owned in owned.iter().filter(|owned| owned.log.spec().topic_id == topic.id) {
+            let (log, number) = (&owned.log, owned.log.spec().number);
+            self.places.push(Place::new(log, owned.committed.unwrap_or(owned.start)));
+            self.assigned.push(Assigned {
+                topic: topic.name.clone(),
+                topic_id: topic.id,
+                number,
+                epoch: owned.epoch,
+                first_position: owned.start,
+            });
         }
-        Ok(())
     }
 }
 
