@@ -131,7 +131,9 @@ impl Log {
     ///   [`Closed`](crate::ErrorKind::Closed).
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
-        Ok(self.handle(self.shared.topics.create(name, config)?))
+        let topic = self.shared.topics.create(name, config)?;
+        self.shared.groups.topics_changed();
+        Ok(self.handle(topic))
     }
 
     /// The topic of that name, created if it isn't there. One that is there keeps its own options.
@@ -141,7 +143,9 @@ impl Log {
     /// partitions; else those of [`create_topic`](Log::create_topic).
     pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
-        Ok(self.handle(self.shared.topics.ensure(name, config)?))
+        let topic = self.shared.topics.ensure(name, config)?;
+        self.shared.groups.topics_changed();
+        Ok(self.handle(topic))
     }
 
     /// The topic of that name.

@@ -86,6 +86,7 @@ impl ConsumerBuilder {
             return Err(invalid("max_poll_bytes", "at least 1 byte"));
         }
         let waiter = Arc::new(Waiter::default());
+        self.context.groups.check_open()?;
         let topics: Vec<_> = self.topics.iter().map(|name| self.context.topics.get(name)).collect::<Result<_>>()?;
         let begin = |log: &Arc<PartitionLog>| Ok(Place::at(log, self.start_if_new)?.position());
         let names = self.topics.iter().map(|name| TopicPattern::parse(name)).collect::<Result<Vec<_>>>()?;

@@ -43,7 +43,7 @@ use self::{
 };
 use crate::{
     config::TopicConfig,
-    error::{Error, Result},
+    error::{Error, Repr, Result},
     housekeeper::Housekeeper,
     partition::PartitionLog,
     report::{Finding, RecoveryReport},
@@ -110,8 +110,17 @@ impl Groups {
         housekeeper: &Arc<Housekeeper>,
         report: &mut RecoveryReport,
     ) -> Result<Self> {
+        Self::open_with(topics, housekeeper, OFFSETS_SEGMENT_BYTES, report)
+    }
+
+    fn open_with(
+        topics: &Arc<Topics>,
+        housekeeper: &Arc<Housekeeper>,
+        segment_bytes: u64,
+        report: &mut RecoveryReport,
+    ) -> Result<Self> {
         let config = TopicConfig::with_partitions(1)
-            .segment_bytes(OFFSETS_SEGMENT_BYTES)
+            .segment_bytes(segment_bytes)
             .segment_age(OFFSETS_SEGMENT_AGE)
             .max_record_bytes(OFFSETS_RECORD_BYTES);
         let topic = topics.open_internal(OFFSETS_TOPIC, config, report)?;
@@ -126,6 +135,11 @@ impl Groups {
             process: random_id()?,
             state: Mutex::new(State { offsets, live: BTreeMap::new(), check_at: None, closed: false }),
         })
+    }
+
+    /// Kind `Closed`.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.state.lock().closed { Err(Repr::Closed.into()) } else { Ok(()) }
     }
 
     /// Runs `body` under the lock, then removes what it made obsolete.

@@ -119,6 +119,12 @@ impl Offsets {
         Some(Obsolete { partition: self.partition.clone(), before })
     }
 
+    /// The next append begins a segment.
+    #[cfg(test)]
+    pub(super) fn forget_order(&mut self) {
+        self.in_order = false;
+    }
+
     /// Begins a segment with a snapshot. If this fails, the next append tries again in yet another segment.
     fn begin_segment(&mut self, durability: Durability) -> Result<()> {
         self.in_order = false;

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// After what time a rebalance that couldn't be appended is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 
 /// Who joins.
 struct Joiner<'a> {
