@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 
 use self::{
     live::LiveGroup,
-    offsets::{Obsolete, Offsets},
+    offsets::Offsets,
 };
 use crate::{
     config::TopicConfig,
@@ -148,7 +148,9 @@ impl Groups {
         let answer = body(&mut state);
         let obsolete = state.offsets.take_obsolete();
         drop(state);
-        obsolete.map(Obsolete::remove);
+        if let Some(obsolete) = obsolete {
+            obsolete.remove();
+        }
         answer
     }
 
