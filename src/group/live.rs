@@ -41,16 +41,6 @@ pub(super) struct LiveMember {
 }
 
 impl LiveGroup {
-    /// Tells all members to look at what they own, and wakes them.
-    pub(super) fn notify(&self) {
-        self.members.values().for_each(|member| member.pulse.notify());
-    }
-
-    /// Wakes all members.
-    pub(super) fn wake(&self) {
-        self.members.values().for_each(|member| member.pulse.waiter.wake());
-    }
-
     /// Whether there is nothing to keep of it.
     pub(super) fn is_over(&self) -> bool {
         self.consumers == 0 && !self.is_unsettled
@@ -80,8 +70,13 @@ impl Pulse {
         self.version.load(Ordering::SeqCst)
     }
 
-    pub(super) fn notify(&self) {
+    /// Says that there is something new. Who sleeps has to be woken for it.
+    pub(super) fn renew(&self) {
         self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Wakes the consumer. Not to be called with a lock: it may run an executor's code.
+    pub(super) fn wake(&self) {
         self.waiter.wake();
     }
 

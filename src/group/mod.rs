@@ -38,7 +38,7 @@ use std::{
 use parking_lot::Mutex;
 
 use self::{
-    live::LiveGroup,
+    live::{LiveGroup, Pulse},
     offsets::Offsets,
 };
 use crate::{
@@ -95,6 +95,9 @@ struct State {
     offsets: Offsets,
     /// Groups that have consumers in this process, or records to be made up for.
     live: BTreeMap<Arc<str>, LiveGroup>,
+    /// Members that are to be woken once the lock is free: waking a task runs its executor's code, which may drop a
+    /// consumer, and so leave.
+    to_wake: Vec<Arc<Pulse>>,
     /// When the housekeeper looks next for members that don't poll.
     check_at: Option<Instant>,
     closed: bool,
@@ -133,7 +136,13 @@ impl Groups {
             housekeeper: housekeeper.clone(),
             partition: offsets.partition().clone(),
             process: random_id()?,
-            state: Mutex::new(State { offsets, live: BTreeMap::new(), check_at: None, closed: false }),
+            state: Mutex::new(State {
+                offsets,
+                live: BTreeMap::new(),
+                to_wake: Vec::new(),
+                check_at: None,
+                closed: false,
+            }),
         })
     }
 
@@ -142,12 +151,14 @@ impl Groups {
         if self.state.lock().closed { Err(Repr::Closed.into()) } else { Ok(()) }
     }
 
-    /// Runs `body` under the lock, then removes what it made obsolete.
+    /// Runs `body` under the lock; then wakes who is to be woken, and removes what is obsolete.
     fn change<T>(&self, body: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let answer = body(&mut state);
         let obsolete = state.offsets.take_obsolete();
+        let to_wake = std::mem::take(&mut state.to_wake);
         drop(state);
+        to_wake.iter().for_each(|pulse| pulse.wake());
         if let Some(obsolete) = obsolete {
             obsolete.remove();
         }
@@ -156,9 +167,11 @@ impl Groups {
 
     /// Lets nobody join any more and wakes all who sleep, for them to see that the log was closed.
     pub(crate) fn close(&self) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        state.live.values().for_each(LiveGroup::wake);
+        self.change(|state| {
+            state.closed = true;
+            let members = state.live.values().flat_map(|live| live.members.values());
+            state.to_wake.extend(members.map(|member| member.pulse.clone()));
+        });
     }
 }
 

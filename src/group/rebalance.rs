@@ -140,9 +140,12 @@ impl Groups {
         self.schedule_check(state);
     }
 
-    pub(super) fn notify(&self, state: &State, group: &Arc<str>) {
-        if let Some(live) = state.live.get(group) {
-            live.notify();
+    /// Has all members look at what they own.
+    pub(super) fn notify(&self, state: &mut State, group: &Arc<str>) {
+        let members = state.live.get(group).into_iter().flat_map(|live| live.members.values());
+        for member in members {
+            member.pulse.renew();
+            state.to_wake.push(member.pulse.clone());
         }
     }
 
@@ -238,7 +241,10 @@ impl Groups {
             if !expelled.is_empty() || live.is_unsettled {
                 self.settle(state, &group);
                 self.notify(state, &group);
-                expelled.iter().for_each(|member| member.pulse.notify());
+                for member in expelled {
+                    member.pulse.renew();
+                    state.to_wake.push(member.pulse);
+                }
             }
             if state.live.get(&group).is_some_and(LiveGroup::is_over) {
                 state.live.remove(&group);
