@@ -98,6 +98,11 @@ impl Topic {
         self.state.partitions.len()
     }
 
+    /// The topic's options, as they are now. What isn't set there is the log's.
+    pub fn config(&self) -> TopicConfig {
+        self.state.config.lock().clone()
+    }
+
     /// One partition, to append to or read from directly.
     ///
     /// # Errors

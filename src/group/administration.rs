@@ -86,7 +86,8 @@ impl Groups {
         })
     }
 
-    /// Forgets what groups have committed and owned of a topic that was deleted.
+    /// Forgets what groups have committed and owned of a topic that was deleted. Wakes nobody: who sleeps was woken by the
+    /// deletion, and whoever deletes holds a lock.
     pub(crate) fn forget_topic(&self, topic_id: u128) -> Result<()> {
         self.administer(|state| {
             let names: Vec<Arc<str>> = state.offsets.table().groups().map(|(name, _)| name.clone()).collect();
@@ -94,7 +95,9 @@ impl Groups {
                 let Some(group) = state.offsets.table().group(&name) else { continue };
                 let changes: Vec<Change> = of_topic(group, topic_id).collect();
                 self.append(state, &name, changes)?;
-                self.notify(state, &name);
+                for member in state.live.get(&name).into_iter().flat_map(|live| live.members.values()) {
+                    member.pulse.renew();
+                }
             }
             Ok(())
         })

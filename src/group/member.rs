@@ -183,12 +183,27 @@ impl Member {
         Ok(())
     }
 
-    /// The time until [`leave_poll`](Member::leave_poll) doesn't count as time between polls.
-    pub(crate) fn enter_poll(&self) {
+    /// The time for which the answer lives doesn't count as time between polls.
+    pub(crate) fn polling(&self) -> Polling {
         self.pulse.enter_poll();
+        Polling { pulse: self.pulse.clone() }
     }
 
-    pub(crate) fn leave_poll(&self) {
+    /// Gives out partitions anew if topics came, went, or got more partitions that the group subscribes to. Any member
+    /// will do: the first one that looks does it for all.
+    pub(crate) fn follow_topics(&self) {
+        self.groups.follow_topics(&self.group);
+    }
+}
+
+/// A consumer polls for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Polling {
+    pulse: Arc<Pulse>,
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
         self.pulse.leave_poll();
     }
 }

@@ -200,21 +200,17 @@ impl Groups {
 
     /// All topics of users.
     pub(super) fn topics_by_id(&self) -> BTreeMap<u128, Arc<TopicState>> {
-        self.topics.of_users().into_iter().map(|topic| (topic.id, topic)).collect()
+        self.topics.select(|_| true).into_iter().map(|topic| (topic.id, topic)).collect()
     }
 
-    /// To be called after topics came, went, or got more partitions: groups that subscribe to them get a new generation.
-    pub(crate) fn topics_changed(self: &Arc<Self>) {
+    /// Gives out partitions anew if what the group's members subscribe to isn't what it was.
+    pub(super) fn follow_topics(self: &Arc<Self>, group: &Arc<str>) {
         self.change(|state| {
             let topics = self.topics_by_id();
-            let concerned = |(_, live): &(&Arc<str>, &LiveGroup)| {
-                !live.members.is_empty() && !is_same(&situation(live, &topics, None), &live.situation)
-            };
-            let concerned: Vec<Arc<str>> =
-                state.live.iter().filter(concerned).map(|(group, _)| group.clone()).collect();
-            for group in concerned {
-                self.settle(state, &group);
-                self.tidy(state, &group);
+            let has_changed = |live: &LiveGroup| !is_same(&situation(live, &topics, None), &live.situation);
+            if state.live.get(group).is_some_and(has_changed) {
+                self.settle(state, group);
+                self.tidy(state, group);
             }
         });
     }

@@ -53,9 +53,15 @@ impl Bench {
     }
 
     fn topic(&self, name: &str, partitions: u32) -> Arc<TopicState> {
-        let topic = self.topics.create(name, TopicConfig::with_partitions(partitions)).unwrap();
-        self.groups.topics_changed();
+        let topic = self.topics.create(name, TopicConfig::with_partitions(partitions), &|_| Ok(())).unwrap();
+        self.follow_topics();
         topic
+    }
+
+    /// What the groups' members do when they poll.
+    fn follow_topics(&self) {
+        let groups: Vec<Arc<str>> = self.groups.state.lock().live.keys().cloned().collect();
+        groups.iter().for_each(|group| self.groups.follow_topics(group));
     }
 
     /// What is folded from the records, as by an open.
@@ -94,7 +100,7 @@ impl Bench {
 
     /// Commits of another group, until a new segment is due.
     fn fill_segment(&self) {
-        self.topics.ensure("filler", TopicConfig::with_partitions(100)).unwrap();
+        self.topics.ensure("filler", TopicConfig::with_partitions(100), &|_| Ok(())).unwrap();
         let member = self.join("filler", &["filler"]);
         let bases = || self.groups.partition.segment_base_offsets().last().copied();
         let before = bases();
@@ -279,10 +285,10 @@ fn who_does_not_poll_is_expelled_and_may_come_back() {
     release(&polls);
     let before = owned(&lazy);
     assert_eq!(before.len(), 2);
-    lazy.enter_poll();
+    let polling = lazy.polling();
     bench.groups.run();
     let version = lazy.version();
-    lazy.leave_poll();
+    drop(polling);
     // The housekeeper's own visit.
     let start = Instant::now();
     while lazy.view().is_some() {
@@ -295,7 +301,7 @@ fn who_does_not_poll_is_expelled_and_may_come_back() {
     assert_eq!(bench.describe("billing").members.len(), 1);
 
     let id = lazy.id();
-    lazy.enter_poll();
+    let _polling = lazy.polling();
     lazy.rejoin(&latest).unwrap();
     assert_ne!(lazy.id(), id);
     release(&polls);
@@ -348,7 +354,7 @@ fn an_expelled_lone_consumer_comes_back_to_where_it_began() {
         assert!(start.elapsed() < LONG, "never expelled");
         thread::yield_now();
     }
-    member.enter_poll();
+    let _polling = member.polling();
     member.rejoin(&latest).unwrap();
     assert_eq!(owned(&member)[0].start, 0);
 }
@@ -375,11 +381,11 @@ fn topics_that_come_later_are_given_out_and_begin_at_their_start() {
     let (version, generation) = (other.version(), other.view().unwrap().generation);
     bench.topic("unrelated", 1);
     assert_eq!((other.version(), other.view().unwrap().generation), (version, generation), "nobody wants it");
-    let created = bench.topics.create("orders.us", TopicConfig::with_partitions(1)).unwrap();
+    let created = bench.topics.create("orders.us", TopicConfig::with_partitions(1), &|_| Ok(())).unwrap();
     append(&created, 0, 5);
     // One who joins in this very moment doesn't make the group skip what it would have had.
     let second = bench.try_join("billing", &["orders.us"], LONG, &latest).unwrap();
-    bench.groups.topics_changed();
+    bench.follow_topics();
     let mut all: Vec<Owned> = [&first, &second].into_iter().flat_map(owned).collect();
     all.retain(|owned| &*owned.log.spec().topic == "orders.us");
     assert_eq!(all.iter().map(|owned| owned.start).collect::<Vec<_>>(), [0]);
