@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     core::{Assigned, Core},
-    rebalance::{Rebalance, RebalanceKind},
+    rebalance::{Callback, Rebalance, RebalanceKind},
 };
 use crate::{
     config::Start,
@@ -158,10 +158,15 @@ impl Core {
     fn call_back(&mut self, kind: RebalanceKind, which: impl Fn(&Assigned) -> bool) -> Result<()> {
         let chosen = self.assigned.iter().filter(|assigned| which(assigned));
         let partitions: Vec<_> = chosen.map(|assigned| (assigned.topic().to_owned(), assigned.number())).collect();
-        let Some(mut callback) = self.on_rebalance.take().filter(|_| !partitions.is_empty()) else { return Ok(()) };
-        let outcome = callback(&mut Rebalance::new(self, kind, partitions));
-        self.on_rebalance = Some(callback);
-        outcome
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let callback = self.on_rebalance.take();
+        let mut call = Call { core: self, callback };
+        match &mut call.callback {
+            Some(callback) => callback(&mut Rebalance::new(call.core, kind, partitions)),
+            None => Ok(()),
+        }
     }
 
     /// Takes partitions out of the list, and remembers that they were there.
@@ -179,6 +184,18 @@ impl Core {
             return Ok(());
         }
         unless_fenced(self.commit_positions_of(which, None))
+    }
+}
+
+/// A callback while it runs. It is there again behind that, also if it panics.
+struct Call<'a> {
+    core: &'a mut Core,
+    callback: Option<Callback>,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.core.on_rebalance = self.callback.take();
     }
 }
 
