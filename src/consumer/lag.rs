@@ -34,7 +34,7 @@ pub struct PartitionLag {
 }
 
 impl Consumer {
-    /// How far the group is behind, by what it has committed.
+    /// How far the group is behind in the partitions that this consumer reads, by what it has committed.
     pub fn lag(&self) -> Lag {
         let partitions: Vec<PartitionLag> =
             self.core.assigned.iter().map(|assigned| self.core.partition_lag(assigned)).collect();

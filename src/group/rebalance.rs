@@ -106,6 +106,9 @@ impl Groups {
             // A part of the batch was appended: the joiner is dead, and what it was given goes to others.
             live.is_unsettled |= outcome.is_err() && is_recorded;
         }
+        if is_recorded {
+            self.notify(state, group);
+        }
         self.tidy(state, group);
         outcome
     }
@@ -118,6 +121,7 @@ impl Groups {
             let was_member = live.members.remove(&id).is_some();
             if was_member {
                 self.settle(state, group);
+                self.notify(state, group);
             }
             self.tidy(state, group);
         });
@@ -131,12 +135,11 @@ impl Groups {
         }
     }
 
-    /// Tells members what has changed, has the housekeeper look when it is due, and forgets a group without consumers.
+    /// Forgets a group without consumers, and has the housekeeper look when it is due.
     fn tidy(self: &Arc<Self>, state: &mut State, group: &Arc<str>) {
         if state.live.get(group).is_some_and(LiveGroup::is_over) {
             state.live.remove(group);
         }
-        self.notify(state, group);
         self.schedule_check(state);
     }
 
@@ -210,6 +213,7 @@ impl Groups {
             let has_changed = |live: &LiveGroup| !is_same(&situation(live, &topics, None), &live.situation);
             if state.live.get(group).is_some_and(has_changed) {
                 self.settle(state, group);
+                self.notify(state, group);
                 self.tidy(state, group);
             }
         });
