@@ -92,7 +92,6 @@
 mod clock;
 mod config;
 mod error;
-#[allow(dead_code, reason = "its first chore comes next")]
 mod housekeeper;
 mod name;
 mod pattern;
@@ -139,7 +138,7 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use consumer::ConsumerStream;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready, Rebalance, RebalanceKind};
 pub use durable::Durable;
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]

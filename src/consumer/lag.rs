@@ -45,7 +45,7 @@ pub struct PartitionLag {
 }
 
 impl Consumer {
-    /// How far the group is behind, by what it has committed.
+    /// How far the group is behind in the partitions that this consumer reads, by what it has committed.
     ///
     /// This is for watching, so it never fails; [`poll`](Consumer::poll) is what tells of errors. Damaged records have no
     /// time: [`PartitionLag::time`] is then that of the first one behind them. Where a partition's files can't be read
