@@ -91,7 +91,6 @@
 mod clock;
 mod config;
 mod error;
-#[allow(dead_code, reason = "its first chore comes next")]
 mod housekeeper;
 mod name;
 mod pattern;
@@ -137,7 +136,7 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use consumer::ConsumerStream;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready, Rebalance, RebalanceKind};
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
 pub use encoding::Bincode;

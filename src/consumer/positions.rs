@@ -101,7 +101,7 @@ impl Consumer {
 }
 
 impl Core {
-    fn seek(&mut self, topic: &str, partition: u32, start: Start) -> Result<()> {
+    pub(super) fn seek(&mut self, topic: &str, partition: u32, start: Start) -> Result<()> {
         self.check_open()?;
         let index = self.index(topic, partition)?;
         self.assigned[index].place.seek_start(start)?;
