@@ -1,17 +1,15 @@
 //! How far a group is behind.
 
-use super::{
-    Consumer,
-    core::{Assigned, Core},
-};
+use super::{Consumer, core::Assigned};
+use crate::partition::PartitionLog;
 
-/// How far a group is behind, from [`Consumer::lag`].
+/// How far a group is behind, from [`Consumer::lag`] and [`Log::lag`](crate::Log::lag).
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lag {
     /// The sum over all partitions, in offsets.
     pub total: u64,
-    /// In the order of [`Consumer::assignment`].
+    /// By topic and number.
     pub partitions: Vec<PartitionLag>,
 }
 
@@ -36,22 +34,30 @@ pub struct PartitionLag {
 impl Consumer {
     /// How far the group is behind, by what it has committed.
     pub fn lag(&self) -> Lag {
-        let partitions: Vec<PartitionLag> =
-            self.core.assigned.iter().map(|assigned| self.core.partition_lag(assigned)).collect();
-        Lag { total: partitions.iter().fold(0, |sum, partition| sum.saturating_add(partition.lag)), partitions }
+        let core = &self.core;
+        let lag =
+            |assigned: &Assigned| PartitionLag::of(assigned.partition(), core.committed(assigned), assigned.start);
+        Lag::of(core.assigned.iter().map(lag).collect())
     }
 }
 
-impl Core {
-    fn partition_lag(&self, assigned: &Assigned) -> PartitionLag {
-        let committed = self.committed(assigned);
-        let end_offset = assigned.partition().end_offset();
-        PartitionLag {
-            topic: assigned.topic().to_owned(),
-            partition: assigned.number(),
+impl Lag {
+    /// Sums up.
+    pub(crate) fn of(partitions: Vec<PartitionLag>) -> Self {
+        Self { total: partitions.iter().fold(0, |sum, partition| sum.saturating_add(partition.lag)), partitions }
+    }
+}
+
+impl PartitionLag {
+    /// Of a group that has committed this in the partition, or else began at `start`.
+    pub(crate) fn of(partition: &PartitionLog, committed: Option<u64>, start: u64) -> Self {
+        let (spec, end_offset) = (partition.spec(), partition.end_offset());
+        Self {
+            topic: spec.topic.to_string(),
+            partition: spec.number,
             committed,
             end_offset,
-            lag: end_offset.saturating_sub(committed.unwrap_or(assigned.start)),
+            lag: end_offset.saturating_sub(committed.unwrap_or(start)),
         }
     }
 }
