@@ -94,9 +94,9 @@ impl Groups {
     }
 
     /// Forgets what groups have committed and owned of a topic that was deleted. Wakes nobody: who sleeps was woken by the
-    /// deletion, and whoever deletes holds a lock.
+    /// deletion, and whoever deletes holds a lock. Durable when this returns: nobody would do it again.
     pub(crate) fn forget_topic(&self, topic_id: u128) -> Result<()> {
-        self.administer(|state| {
+        self.change(|state| {
             let names: Vec<Arc<str>> = state.offsets.table().groups().map(|(name, _)| name.clone()).collect();
             for name in names {
                 let Some(group) = state.offsets.table().group(&name) else { continue };
@@ -107,7 +107,8 @@ impl Groups {
                 }
             }
             Ok(())
-        })
+        })?;
+        self.partition.flush()
     }
 
     /// Makes a change with the log's durability.

@@ -74,6 +74,13 @@ fn check_gone(log: &Log, storage: &dyn Storage, case: &str) {
         assert_eq!(topic.partition(number).unwrap().end_offset(), 0, "{case}");
         assert_eq!(committed(log, "orders", number), None, "{case}");
     }
+    // Nor is anything kept of the old one that nobody would ever ask for.
+    let kept = log.shared.groups.describe("billing").unwrap();
+    let ids = ["orders", "orders-1"].map(|name| log.topic(name).unwrap().state().id);
+    assert!(
+        kept.committed.iter().chain(&kept.starts).all(|(place, _)| ids.contains(&place.topic_id)),
+        "{case}: {kept:?}"
+    );
     fill(&topic);
     check_whole(log, "orders-1", case);
 }
