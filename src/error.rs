@@ -129,7 +129,6 @@ pub(crate) enum Repr {
     #[error("{topic}-{partition} was given to another consumer of group {group:?}")]
     Fenced { group: String, topic: String, partition: u32 },
     #[error("{topic}-{partition} ends at offset {end_offset}, not at {expected} as the append expected")]
-    #[allow(dead_code, reason = "conditional appends come next")]
     Conflict { topic: String, partition: u32, expected: u64, end_offset: u64 },
     #[error("the record at offset {offset} of {topic}-{partition} can't be decoded: {source}")]
     Undecodable { topic: String, partition: u32, offset: u64, source: Box<dyn std::error::Error + Send + Sync> },

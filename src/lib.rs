@@ -112,6 +112,7 @@ mod partition;
 
 // Topics.
 mod changes;
+mod durable;
 mod json_file;
 mod orphan;
 mod partition_list;
@@ -138,6 +139,7 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use consumer::ConsumerStream;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready, Rebalance, RebalanceKind};
+pub use durable::Durable;
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
 pub use encoding::Bincode;
@@ -147,13 +149,14 @@ pub use log::{
     CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, Reset, TopicDescription,
     TopicOptions,
 };
-pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Skipped};
+pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};
 pub use reader::{CorruptionPolicy, OutOfRangePolicy, PartitionRecords, Reader};
 pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 pub use report::{Finding, RecoveryReport};
 pub use topic::{Partition, Topic};
+pub use topics::RetentionStatus;
 
 /// Handles are shared and sent by users: a change that takes this away doesn't compile.
 const _: () = {
@@ -170,6 +173,7 @@ const _: () = {
     sent::<Ready<'static>>();
     sent::<Reader>();
     sent::<PartitionRecords>();
+    sent::<Durable>();
     sent::<Error>();
 };
 

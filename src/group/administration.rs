@@ -96,7 +96,7 @@ impl Groups {
     /// Forgets what groups have committed and owned of a topic that was deleted. Wakes nobody: who sleeps was woken by the
     /// deletion, and whoever deletes holds a lock. Durable when this returns: nobody would do it again.
     pub(crate) fn forget_topic(&self, topic_id: u128) -> Result<()> {
-        self.change(|state| {
+        self.change(|state| -> Result<()> {
             let names: Vec<Arc<str>> = state.offsets.table().groups().map(|(name, _)| name.clone()).collect();
             for name in names {
                 let Some(group) = state.offsets.table().group(&name) else { continue };

@@ -68,6 +68,7 @@ impl PartitionLog {
         self.forget_recent_segments(u64::MAX);
         let outcome = self.finish();
         self.enter(Life::Closed);
+        self.wake_all_durable();
         // Somebody may have deleted it meanwhile, and then nothing is to be told.
         if self.check_exists().is_err() { Ok(()) } else { outcome }
     }
@@ -148,5 +149,6 @@ impl PartitionLog {
         self.forget_recent_segments(u64::MAX);
         drop(writer);
         self.wake_waiters();
+        self.wake_all_durable();
     }
 }

@@ -12,6 +12,7 @@
 mod creation;
 mod deletion;
 mod files;
+mod retention;
 
 use std::{
     collections::BTreeMap,
@@ -37,6 +38,8 @@ use crate::{
 };
 
 pub(crate) use files::TOPICS_DIR;
+pub(crate) use retention::Retention;
+pub use retention::RetentionStatus;
 
 /// Has others forget what they keep of a deleted topic, by its id. May be called again for the same one.
 pub(crate) type Forget<'a> = &'a dyn Fn(u128) -> Result<()>;
