@@ -70,7 +70,8 @@
 //! | delete, describe and change topics | [`Log::delete_topic`], [`Log::describe_topic`], [`Log::increase_partitions`], [`Log::alter_topic`] |
 //! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
 //! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
-//! | know how far a group is behind | [`Consumer::lag`] |
+//! | know how far a group is behind | [`Consumer::lag`], [`Log::lag`] |
+//! | list, describe, set back and delete groups | [`Log::groups`], [`Log::describe_group`], [`Log::reset_offsets`], [`Log::delete_group`] |
 //! | read again, or without a group | [`Topic::reader`], [`Partition::read_from`], [`Start`] |
 //! | read from a time on | [`Partition::read_from_time`], [`Reader::seek_to_time`], [`Consumer::seek_to_time`], [`Start::Time`] |
 //! | keep or send what was read | [`Batch`], [`OwnedRecord`] |
@@ -145,7 +146,10 @@ pub use durable::Durable;
 pub use encoding::Bincode;
 pub use encoding::{Encoding, EncodingError, Json, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
-pub use log::{Log, PartitionDescription, TopicDescription, TopicOptions};
+pub use log::{
+    CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, Reset, TopicDescription,
+    TopicOptions,
+};
 pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};

@@ -13,6 +13,7 @@
 
 mod admin;
 mod describe;
+mod groups;
 
 use std::{
     fmt, io,
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use describe::{PartitionDescription, TopicDescription, TopicOptions};
+pub use groups::{CommittedOffset, GroupDescription, MemberDescription, Reset};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 

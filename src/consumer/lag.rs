@@ -1,13 +1,11 @@
 //! How far a group is behind.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{
-    Consumer,
-    core::{Assigned, Core},
-};
+use super::{Consumer, core::Assigned};
+use crate::partition::PartitionLog;
 
-/// How far a group is behind, from [`Consumer::lag`].
+/// How far a group is behind, from [`Consumer::lag`] and [`Log::lag`](crate::Log::lag).
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lag {
@@ -17,7 +15,7 @@ pub struct Lag {
     pub bytes: u64,
     /// The greatest of all partitions.
     pub time: Duration,
-    /// In the order of [`Consumer::assignment`].
+    /// By topic and number.
     pub partitions: Vec<PartitionLag>,
 }
 
@@ -51,9 +49,17 @@ impl Consumer {
     /// time: [`PartitionLag::time`] is then that of the first one behind them. Where a partition's files can't be read
     /// at all, bytes and time are zero while the lag in offsets, which needs no file, is as always.
     pub fn lag(&self) -> Lag {
-        let partitions: Vec<PartitionLag> =
-            self.core.assigned.iter().map(|assigned| self.core.partition_lag(assigned)).collect();
-        Lag {
+        let core = &self.core;
+        let lag =
+            |assigned: &Assigned| PartitionLag::of(assigned.partition(), core.committed(assigned), assigned.start);
+        Lag::of(core.assigned.iter().map(lag).collect())
+    }
+}
+
+impl Lag {
+    /// Sums up.
+    pub(crate) fn of(partitions: Vec<PartitionLag>) -> Self {
+        Self {
             total: partitions.iter().fold(0, |sum, partition| sum.saturating_add(partition.lag)),
             bytes: partitions.iter().fold(0, |sum, partition| sum.saturating_add(partition.bytes)),
             time: partitions.iter().map(|partition| partition.time).max().unwrap_or_default(),
@@ -62,19 +68,19 @@ impl Consumer {
     }
 }
 
-impl Core {
-    fn partition_lag(&self, assigned: &Assigned) -> PartitionLag {
-        let committed = self.committed(assigned);
-        let log = assigned.partition();
-        let (from, end_offset) = (committed.unwrap_or(assigned.start), log.end_offset());
-        PartitionLag {
-            topic: assigned.topic().to_owned(),
-            partition: assigned.number(),
+impl PartitionLag {
+    /// Of a group that has committed this in the partition, or else began at `start`.
+    pub(crate) fn of(partition: &Arc<PartitionLog>, committed: Option<u64>, start: u64) -> Self {
+        let (spec, end_offset) = (partition.spec(), partition.end_offset());
+        let from = committed.unwrap_or(start);
+        Self {
+            topic: spec.topic.to_string(),
+            partition: spec.number,
             committed,
             end_offset,
             lag: end_offset.saturating_sub(from),
-            bytes: log.bytes_between(from).unwrap_or_default(),
-            time: log.time_behind(from).unwrap_or_default(),
+            bytes: partition.bytes_between(from).unwrap_or_default(),
+            time: partition.time_behind(from).unwrap_or_default(),
         }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct GroupDescription {
     pub(crate) members: Vec<MemberDescription>,
     /// What the group has committed, in the order of partitions.
     pub(crate) committed: Vec<(PartitionId, u64)>,
+    /// Where it began, in partitions that its members have had.
+    pub(crate) starts: Vec<(PartitionId, u64)>,
 }
 
 /// A member at some moment.
@@ -54,8 +56,13 @@ impl Groups {
                 assignment: own.map(|(place, _)| place).collect(),
             }
         });
-        let (generation, members) = (group.generation(), members.collect());
-        Ok(GroupDescription { generation, members, committed: group.commits().collect() })
+        let starts = group.ownerships().map(|(place, ownership)| (place, ownership.start));
+        Ok(GroupDescription {
+            generation: group.generation(),
+            members: members.collect(),
+            committed: group.commits().collect(),
+            starts: starts.collect(),
+        })
     }
 
     /// Sets what a group has committed; other partitions stay as they are. Kinds `UnknownGroup`, `GroupInUse`, those of
@@ -87,9 +94,9 @@ impl Groups {
     }
 
     /// Forgets what groups have committed and owned of a topic that was deleted. Wakes nobody: who sleeps was woken by the
-    /// deletion, and whoever deletes holds a lock.
+    /// deletion, and whoever deletes holds a lock. Durable when this returns: nobody would do it again.
     pub(crate) fn forget_topic(&self, topic_id: u128) -> Result<()> {
-        self.administer(|state| {
+        self.change(|state| -> Result<()> {
             let names: Vec<Arc<str>> = state.offsets.table().groups().map(|(name, _)| name.clone()).collect();
             for name in names {
                 let Some(group) = state.offsets.table().group(&name) else { continue };
@@ -100,7 +107,8 @@ impl Groups {
                 }
             }
             Ok(())
-        })
+        })?;
+        self.partition.flush()
     }
 
     /// Makes a change with the log's durability.

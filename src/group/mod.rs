@@ -16,7 +16,6 @@
 //! # Thread safety
 //! Any thread may call anything. The lock isn't held while somebody waits for the device.
 
-#[allow(dead_code, reason = "public administration comes next")]
 mod administration;
 mod assignor;
 mod codec;
@@ -51,6 +50,7 @@ use crate::{
     topics::Topics,
 };
 
+pub(crate) use administration::GroupDescription;
 pub(crate) use member::{Joining, Member, Owned, Polling, View};
 pub(crate) use subscription::Subscription;
 
