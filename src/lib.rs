@@ -50,7 +50,8 @@
 //!
 //! # Groups
 //! A [`Consumer`] reads for a group. [`poll`](Consumer::poll) returns what is there, or sleeps until something comes;
-//! [`commit`](Consumer::commit) says that it was dealt with. Groups are independent of each other. Commit *after* the work
+//! [`commit`](Consumer::commit) says that it was dealt with. Groups are independent of each other. Consumers of one group
+//! [share its partitions](Consumer#several-consumers): open as many as there is work for. Commit *after* the work
 //! and a crash makes some records come again (at least once); commit *before* it and a crash may skip some (at most once).
 //! For an effect that happens exactly once, write down with the effect which offset it came from, and on a restart
 //! [`seek`](Consumer::seek) there.
@@ -70,6 +71,7 @@
 //! | delete, describe and change topics | [`Log::delete_topic`], [`Log::describe_topic`], [`Log::increase_partitions`], [`Log::alter_topic`] |
 //! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
 //! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
+//! | share the work, and know what moves | [several consumers](Consumer#several-consumers), [`ConsumerBuilder::on_rebalance`] |
 //! | know how far a group is behind | [`Consumer::lag`], [`Log::lag`] |
 //! | list, describe, set back and delete groups | [`Log::groups`], [`Log::describe_group`], [`Log::reset_offsets`], [`Log::delete_group`] |
 //! | read again, or without a group | [`Topic::reader`], [`Partition::read_from`], [`Start`] |
