@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tidelog::{Batch, Consumer, ErrorKind, Log, Record, Start, Topic, TopicConfig};
@@ -150,6 +150,7 @@ fn a_sleeping_poll_wakes_for_a_matching_topic_and_sleeps_on_for_others() {
     let log = log();
     let mut consumer = log.consumer("billing").topic_pattern("orders.#").open().unwrap();
     thread::scope(|scope| {
+        let start = Instant::now();
         let polling = scope.spawn(|| values(&consumer.poll(LONG).unwrap()));
         for number in 0..20 {
             topic(&log, &format!("mails.{number}"), 1).append(Record::new("mail")).unwrap();
@@ -161,6 +162,7 @@ fn a_sleeping_poll_wakes_for_a_matching_topic_and_sleeps_on_for_others() {
         assert!(!polling.is_finished(), "there is nothing in it yet");
         orders.append(Record::new("tea")).unwrap();
         assert_eq!(polling.join().unwrap(), ["tea"]);
+        assert!(start.elapsed() < LONG / 2);
     });
 }
 
