@@ -72,6 +72,8 @@
 //! | know how far a group is behind | [`Consumer::lag`] |
 //! | read again, or without a group | [`Topic::reader`], [`Partition::read_from`], [`Start`] |
 //! | keep or send what was read | [`Batch`], [`OwnedRecord`] |
+//! | append and read values of your own types | [`Topic::typed`], [`Batch::typed`], [`RecordRef::decode`], [`Encoding`] |
+//! | go on behind a record that can't be dealt with | [`Batch::typed`], [`dead_letter`] |
 //! | know what a crash has done | [`Log::recovery`], [`RecoveryReport`] |
 //! | test without files | [`LogOptions::in_memory`] |
 //! | know what is in the files | [`doc`] |
@@ -122,6 +124,7 @@ mod group;
 
 // Clients.
 mod consumer;
+mod encoding;
 mod reader;
 
 // Root.
@@ -134,8 +137,12 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use consumer::ConsumerStream;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
+#[cfg(feature = "bincode")]
+#[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
+pub use encoding::Bincode;
+pub use encoding::{Encoding, EncodingError, Json, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
-pub use log::Log;
+pub use log::{Log, PartitionDescription, TopicDescription, TopicOptions};
 pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};
@@ -152,6 +159,7 @@ const _: () = {
     shared::<Topic>();
     shared::<Partition>();
     shared::<Batch>();
+    shared::<TypedTopic<std::cell::Cell<u8>, Json>>();
     shared::<OwnedRecord>();
     shared::<ConsumerWaker>();
     sent::<Consumer>();
@@ -165,7 +173,9 @@ const _: () = {
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::{frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header};
+    pub use crate::{
+        encoding::fuzzing::typed_decode, frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header,
+    };
 }
 
 /// Compiles the README's program.

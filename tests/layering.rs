@@ -18,7 +18,7 @@ const ROWS: [(&str, &[&str]); 8] = [
     ("partition", &["partition"]),
     ("topics", &["partitioner", "partition_list", "json_file", "report", "orphan", "changes", "topic", "topics"]),
     ("groups", &["group"]),
-    ("clients", &["reader", "consumer"]),
+    ("clients", &["reader", "consumer", "encoding"]),
     ("root", &["log"]),
 ];
 

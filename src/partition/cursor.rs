@@ -78,6 +78,7 @@ impl Cursor {
     }
 
     fn check_range(&self, offset: u64) -> Result<()> {
+        self.partition.check_exists()?;
         let mut valid = self.partition.start_offset()..self.partition.end_offset();
         if offset > valid.end {
             // It may be that of a record that was just read.
@@ -90,8 +91,12 @@ impl Cursor {
         Err(Repr::OffsetOutOfRange { topic: spec.topic.to_string(), partition: spec.number, offset, valid }.into())
     }
 
-    /// Whether nothing is published beyond the position. Sequentially consistent, for who is about to sleep.
+    /// Whether nothing is published beyond the position, nor is there an error to tell of. Sequentially consistent, for
+    /// who is about to sleep.
     pub(crate) fn at_end(&self) -> bool {
+        if self.partition.check_exists().is_err() {
+            return false;
+        }
         match &self.place {
             Some(spot) => {
                 let readable = self.readable(&spot.segment);
@@ -104,7 +109,7 @@ impl Cursor {
     /// The next verified frames from one segment, of about `max_bytes`, one frame at least. `None` at the end for now.
     ///
     /// Kind `Corruption` at damage, with the offset to go on at; kind `OffsetOutOfRange` where deleted segments were
-    /// asked for.
+    /// asked for; kind `UnknownTopic` behind what is mapped of a deleted partition.
     pub(crate) fn next_run(&mut self, max_bytes: usize) -> Result<Option<Run>> {
         self.next_run_of(max_bytes, u64::MAX)
     }
@@ -128,6 +133,7 @@ impl Cursor {
                 continue; // Frames that lie wholly below the offset: the place has moved on.
             }
             if !readable.sealed {
+                self.partition.check_exists()?;
                 // Offsets up to the end of the log are a gap, if anything.
                 self.offset = self.offset.max(end_offset);
                 return Ok(None);
@@ -203,6 +209,7 @@ impl Cursor {
         let segments = self.partition.segments.load();
         let at = segments.partition_point(|slot| slot.base_offset <= segment.header.base_offset);
         if at == segments.len() {
+            self.partition.check_exists()?;
             return Ok(false);
         }
         let next = match self.partition.open_segment(&segments, at) {

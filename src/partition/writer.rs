@@ -23,7 +23,7 @@ use super::{
     new_segment_header,
     offset_index::{self, Entry},
     recovery::position,
-    segment::{Segment, SegmentSlot},
+    segment::{Extent, Segment, SegmentSlot},
 };
 use crate::{
     config::Durability,
@@ -163,7 +163,7 @@ impl PartitionLog {
     }
 
     fn try_publish(&self, encoder: &FrameEncoder<'_, '_>) -> Result<Step> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer()?;
         let writer = &mut *writer;
         self.check_writable()?;
         let bytes = encoder.frame_bytes() as u64;
@@ -311,6 +311,9 @@ impl PartitionLog {
         old.seal(old_end);
         self.segments.rcu(|segments| {
             let mut segments = Vec::clone(segments);
+            if let Some(last) = segments.last() {
+                last.set_extent(Extent { bytes: old_end, newest_ms: writer.last_time_ms });
+            }
             segments.push(Arc::new(SegmentSlot::opened(new.clone())));
             segments
         });
@@ -338,7 +341,7 @@ impl PartitionLog {
 
     /// Begins a new segment now; does nothing if the active one is empty.
     pub(crate) fn roll(&self) -> Result<()> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer()?;
         self.check_writable()?;
         if writer.is_empty() {
             return Ok(());
@@ -355,7 +358,7 @@ impl PartitionLog {
             bytes += FrameEncoder::new(frame)?.frame_bytes() as u64;
             rest = others;
         }
-        let writer = self.writer.lock();
+        let writer = self.writer()?;
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
         Ok(self.must_roll(&writer, bytes, records.len() as u64, now_ms))
     }

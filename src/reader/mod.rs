@@ -19,7 +19,7 @@ use crate::{
     error::{Repr, Result},
     partition::{Batch, PartitionLog},
     record::OwnedRecord,
-    topic::{Keepalive, Partition, Topic},
+    topic::{Keepalive, Partition, Topic, TopicState},
 };
 
 pub(crate) use place::{Bounds, Place, resolve};
@@ -56,8 +56,11 @@ const RECORDS_BYTES: usize = 64 << 10;
 /// # }
 /// ```
 ///
-/// Order is kept within a partition; how partitions are mixed isn't defined, but none waits for ever.
+/// Order is kept within a partition; how partitions are mixed isn't defined, but none waits for ever. Partitions that the
+/// topic is [given later](crate::Log::increase_partitions) are read from their beginning on.
 pub struct Reader {
+    /// Unless it is a single partition's.
+    topic: Option<Arc<TopicState>>,
     places: Vec<Place>,
     turns: Turns,
     policies: Policies,
@@ -71,7 +74,8 @@ impl Topic {
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) if [`Start::Offset`] lies outside one of the
     /// partitions; [`Closed`](crate::ErrorKind::Closed).
     pub fn reader(&self, start: Start) -> Result<Reader> {
-        Reader::new(self.state().partitions.iter(), start, self.keepalive().clone())
+        let reader = Reader::new(self.state().partitions.iter(), start, self.keepalive().clone())?;
+        Ok(Reader { topic: Some(self.state().clone()), ..reader })
     }
 }
 
@@ -113,12 +117,8 @@ impl Partition {
 }
 
 fn open_place(partition: &Arc<PartitionLog>, start: Start) -> Result<Place> {
-    check_open(partition)?;
+    partition.check_open()?;
     Place::at(partition, start)
-}
-
-fn check_open(partition: &PartitionLog) -> Result<()> {
-    if partition.is_closed() { Err(Repr::Closed.into()) } else { Ok(()) }
 }
 
 impl Reader {
@@ -128,7 +128,7 @@ impl Reader {
         keepalive: Keepalive,
     ) -> Result<Self> {
         let places = partitions.into_iter().map(|partition| open_place(partition, start)).collect::<Result<_>>()?;
-        Ok(Self { places, turns: Turns::default(), policies: Policies::default(), _keepalive: keepalive })
+        Ok(Self { topic: None, places, turns: Turns::default(), policies: Policies::default(), _keepalive: keepalive })
     }
 
     /// What to do at records that can't be read. Default: [`CorruptionPolicy::Fail`].
@@ -157,10 +157,21 @@ impl Reader {
     ///   removed before they were read; likewise.
     /// - [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
-        self.places.iter().try_for_each(|place| check_open(place.partition()))?;
+        self.places.iter().try_for_each(|place| place.partition().check_open())?;
+        self.follow_topic()?;
         let bounds = Bounds { bytes: BATCH_BYTES, records: u64::MAX };
         let batch = self.turns.read(&mut self.places, bounds, self.policies)?;
         Ok(if batch.is_empty() && batch.skipped().is_empty() { None } else { Some(batch) })
+    }
+
+    /// Takes up partitions that came to the topic.
+    fn follow_topic(&mut self) -> Result<()> {
+        let Some(topic) = &self.topic else { return Ok(()) };
+        // As a reader of a topic it has all of them, by number.
+        while let Some(partition) = topic.partitions.get(self.places.len() as u32) {
+            self.places.push(open_place(partition, Start::Earliest)?);
+        }
+        Ok(())
     }
 
     /// Goes on reading a partition at `offset`.
@@ -170,8 +181,9 @@ impl Reader {
     /// [`NotAssigned`](crate::ErrorKind::NotAssigned) if the reader doesn't read that partition;
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, partition: u32, offset: u64) -> Result<()> {
+        self.follow_topic()?;
         let index = self.index(partition)?;
-        check_open(self.places[index].partition())?;
+        self.places[index].partition().check_open()?;
         self.places[index].seek(offset)?;
         self.turns.forget_error();
         Ok(())
@@ -241,7 +253,7 @@ impl PartitionRecords {
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), and the position stays;
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, offset: u64) -> Result<()> {
-        check_open(self.place.partition())?;
+        self.place.partition().check_open()?;
         self.place.seek(offset)?;
         self.copied = Vec::new().into_iter();
         self.failed = false;
@@ -255,7 +267,7 @@ impl PartitionRecords {
 
     /// Copies the next records; `None` if there are none for now.
     fn copy_more(&mut self) -> Result<Option<()>> {
-        check_open(self.place.partition())?;
+        self.place.partition().check_open()?;
         let Some(run) = self.place.next_run(Bounds { bytes: RECORDS_BYTES, records: u64::MAX })? else {
             return Ok(None);
         };

@@ -44,6 +44,8 @@ use super::{
 
 pub(crate) mod faults;
 mod memory;
+#[cfg(test)]
+pub(crate) mod power;
 mod tree;
 
 /// A file system in memory, empty at first. Clones are the same one.
