@@ -46,7 +46,8 @@ impl Consumer {
     ///
     /// # Errors
     /// Those of [`commit`](Consumer::commit); [`NotAssigned`](crate::ErrorKind::NotAssigned);
-    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) for an offset behind the log end offset.
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) for an offset behind the log end offset;
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic) for one of a topic that was deleted.
     pub fn commit_offsets<T: AsRef<str>>(&mut self, offsets: impl IntoIterator<Item = (T, u32, u64)>) -> Result<()> {
         self.core.commit_offsets(offsets)
     }

@@ -6,6 +6,7 @@
 //! - Nothing is committed that wasn't returned by a `poll` before the one that runs, but by who asks for it.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use std::{
 use super::{auto_commit::AutoCommit, subscription::Subscription, waker::Signal, watching::Watching};
 use crate::{
     config::{Durability, Start},
-    error::{Repr, Result},
+    error::{ErrorKind, Repr, Result},
     group::Member,
     housekeeper::{Chore, Housekeeper},
     partition::{Batch, PartitionLog},
@@ -104,7 +105,14 @@ impl Core {
             return Ok(Polled { batch: Batch::default(), woken: true });
         }
         self.follow_topics()?;
-        let batch = self.turns.read(&mut self.assigned, self.bounds, self.policies)?;
+        let batch = match self.turns.read(&mut self.assigned, self.bounds, self.policies) {
+            // Deleted just now; the topics will tell in a moment.
+            Err(error) if error.kind() == ErrorKind::UnknownTopic => {
+                self.let_go_of_deleted()?;
+                Batch::default()
+            }
+            read => read?,
+        };
         if !batch.is_empty() || !batch.skipped().is_empty() {
             self.positions_moved();
         }
@@ -159,13 +167,27 @@ impl Core {
         }
         let topics = self.subscription.topics(&self.topics);
         self.seen_version = version;
-        let gone = self.unassign(|assigned| !topics.iter().any(|topic| topic.id == assigned.topic_id()));
+        let ids: BTreeSet<u128> = topics.iter().map(|topic| topic.id).collect();
+        let lost = self.let_go(|assigned| !ids.contains(&assigned.topic_id()));
         let new = topics.iter().flat_map(|topic| topic.partitions.iter());
         let new: Vec<_> = new.filter(|partition| !self.is_assigned(partition)).cloned().collect();
         self.assign(new.iter().map(|partition| self.assigned_from(partition, partition.start_offset())).collect());
-        let is_lost = |assigned: &&Assigned| self.subscription.is_named(assigned.topic());
-        match gone.iter().find(is_lost) {
-            Some(assigned) => Err(Repr::UnknownTopic { topic: assigned.topic().into() }.into()),
+        lost
+    }
+
+    /// Lets go of the topics of which a partition is deleted; the others of such a topic are about to be.
+    fn let_go_of_deleted(&mut self) -> Result<()> {
+        let deleted = self.assigned.iter().filter(|assigned| assigned.partition().check_exists().is_err());
+        let topics: BTreeSet<u128> = deleted.map(Assigned::topic_id).collect();
+        self.let_go(|assigned| topics.contains(&assigned.topic_id()))
+    }
+
+    /// Lets go of partitions that went with their topics. Kind `UnknownTopic`, and they are gone all the same, if one of
+    /// them was given by its name.
+    fn let_go(&mut self, gone: impl FnMut(&Assigned) -> bool) -> Result<()> {
+        let gone = self.unassign(gone);
+        match gone.iter().find(|assigned| self.subscription.is_named(assigned.topic())) {
+            Some(assigned) => Err(Repr::TopicDeleted { topic: assigned.topic().into() }.into()),
             None => Ok(()),
         }
     }
@@ -229,8 +251,11 @@ impl Core {
     /// Commits all positions.
     pub(super) fn commit_positions(&mut self, durability: Option<Durability>) -> Result<()> {
         self.check_open()?;
-        // One that lies outside the log is what was committed before; it isn't worth committing again.
-        let positions = self.assigned.iter().filter(|assigned| assigned.place.is_inside());
+        // One that lies outside the log is what was committed before; it isn't worth committing again. And nobody asks
+        // for one of a topic that was deleted.
+        let is_worth_it =
+            |assigned: &&Assigned| assigned.place.is_inside() && assigned.partition().check_exists().is_ok();
+        let positions = self.assigned.iter().filter(is_worth_it);
         let offsets = positions.map(|assigned| (assigned.topic_id(), assigned.number(), assigned.place.position()));
         self.member.offsets().commit(self.member.group(), offsets, durability)?;
         self.positions_committed();
@@ -247,6 +272,7 @@ impl Core {
         for (topic, partition, offset) in offsets {
             let assigned = &self.assigned[self.index(topic.as_ref(), partition)?];
             let log = assigned.partition();
+            log.check_exists()?;
             let end = log.settled_end_offset();
             // One before the log start offset is fine: retention may have been faster than the group.
             if offset > end {
