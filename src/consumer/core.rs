@@ -5,11 +5,7 @@
 //! - Positions move only by reading, by who asks for it, and by a policy that says so; then it is told.
 //! - Nothing is committed that wasn't returned by a `poll` before the one that runs, but by who asks for it.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use super::{auto_commit::AutoCommit, subscription::Subscription, waker::Signal, watching::Watching};
 use crate::{
@@ -20,10 +16,8 @@ use crate::{
     partition::{Batch, PartitionLog},
     reader::{Bounds, Place, Policies, Turns},
     topics::Topics,
+    waiter::remaining,
 };
-
-/// The longest single sleep: the system's calls don't take every duration.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 
 /// A consumer without its handles: what is to be had while the consumer itself is in use.
 pub(crate) struct Core {
@@ -288,10 +282,4 @@ impl Core {
     pub(super) fn check_open(&self) -> Result<()> {
         if self.topics.changes().is_closed() { Err(Repr::Closed.into()) } else { Ok(()) }
     }
-}
-
-/// Time until the deadline, or until it is to be looked at again.
-pub(super) fn remaining(deadline: Option<Instant>) -> Duration {
-    let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    remaining.map_or(LONGEST_SLEEP, |remaining| remaining.min(LONGEST_SLEEP))
 }
