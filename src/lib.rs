@@ -68,6 +68,9 @@
 //! |---|---|
 //! | open, create topics, close | [`Log`], [`LogOptions`], [`TopicConfig`] |
 //! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
+//! | append only if nobody else did | [`Partition::append_if`] |
+//! | wait until it is on the device, also in a task | [`Topic::durable`], [`Topic::wait_durable`] |
+//! | let old records go | [`TopicConfig::retention_age`], [`TopicConfig::retention_bytes`], [`Partition::delete_records`] |
 //! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
 //! | know how far a group is behind | [`Consumer::lag`] |
 //! | read again, or without a group | [`Topic::reader`], [`Partition::read_from`], [`Start`] |

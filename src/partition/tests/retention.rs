@@ -407,6 +407,12 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 /// A record of the plain list: offset, time of the append.
 type Listed = (u64, i64);
 
+/// When the record was appended, by the log's own time, which never falls.
+fn time_of(partition: &Arc<PartitionLog>, offset: u64) -> i64 {
+    let run = Cursor::new(partition, offset).unwrap().next_run(1).unwrap().unwrap();
+    Batch::new(vec![run]).iter().next().unwrap().append_time_ms()
+}
+
 /// Checks one enforcement against the list, and takes from the list what went.
 fn check_against(list: &mut Vec<Listed>, machine: &Machine, partition: &Arc<PartitionLog>) {
     let limits = machine.spec.settings.values();
@@ -446,13 +452,13 @@ proptest! {
         for happening in happenings {
             match happening {
                 Happening::Append { records, client_time } => {
-                    // The log's own times never fall.
-                    last_time = last_time.max(machine.now_ms.load(Ordering::Relaxed));
-                    for _ in 0..records {
-                        let record = Record::new("a value of some length, so that segments fill up");
-                        let record = client_time.map_or(record.clone(), |time| record.timestamp_ms(time));
-                        list.push((partition.append(&record, None).unwrap(), last_time));
-                    }
+                    let record = Record::new("a value of some length, so that segments fill up");
+                    let record = client_time.map_or(record.clone(), |time| record.timestamp_ms(time));
+                    let offsets: Vec<_> = (0..records).map(|_| partition.append(&record, None).unwrap()).collect();
+                    let time = time_of(&partition, offsets[0]);
+                    prop_assert!(time >= last_time.max(machine.now_ms.load(Ordering::Relaxed)));
+                    last_time = time;
+                    list.extend(offsets.into_iter().map(|offset| (offset, time)));
                 }
                 Happening::Clock(ms) => machine.advance_ms(ms),
                 Happening::Roll => partition.roll().unwrap(),
