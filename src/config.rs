@@ -176,6 +176,8 @@ pub struct LogOptions {
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) retention_check_interval: Duration,
     pub(crate) max_open_segments: usize,
+    /// `None`: half of what the system allows.
+    pub(crate) max_open_files: Option<usize>,
     pub(crate) allow_unknown_file_system: bool,
     pub(crate) in_memory: bool,
 }
@@ -191,6 +193,7 @@ impl Default for LogOptions {
             retention_bytes: None,
             retention_check_interval: Duration::from_secs(60),
             max_open_segments: 256,
+            max_open_files: None,
             allow_unknown_file_system: false,
             in_memory: false,
         }
@@ -245,10 +248,44 @@ impl LogOptions {
         self
     }
 
-    /// How many sealed segments are kept open and mapped for readers that may come, in the whole log. At least 1,
-    /// default 256. The active segment of each partition is open beside these, and so are those that are being read.
+    /// How many sealed segments are kept mapped for readers that may come, in the whole log. At least 1, default 256.
+    ///
+    /// # Maps
+    /// Linux lets a process have 65,530 maps (`vm.max_map_count`), which all of its libraries share. A log takes
+    /// - 3 for each partition, whether it is used or not: the active segment, its index, the control page;
+    /// - 2 for each sealed segment that is kept mapped by this option (the segment and its index);
+    /// - 2 for each further segment that a consumer, a reader or a [`Batch`](crate::Batch) stands in: who reads keeps
+    ///   what it reads mapped. In one partition that is one segment for each of them; those that read the newest records
+    ///   share the active one, which is mapped anyway.
+    ///
+    /// So 20,000 partitions fit into what Linux allows. Files on the disk that nobody reads cost no map and no
+    /// descriptor, and some 200 bytes of memory each. When there are no more maps, appends that would begin a segment and
+    /// reads that would open one are errors of kind [`LimitReached`](crate::ErrorKind::LimitReached).
+    ///
+    /// Maps take address space of a segment's full length (see [`segment_bytes`](LogOptions::segment_bytes)), but memory
+    /// only for what is in use, which the system takes back as it needs it: it is page cache.
     pub fn max_open_segments(mut self, segments: usize) -> Self {
         self.max_open_segments = segments;
+        self
+    }
+
+    /// How many files the log keeps open, at most: its file descriptors. At least 1. Default: half of what the process may
+    /// have when the log is opened (`ulimit -n`; mostly 1,024), or 4,096 where the system doesn't say.
+    ///
+    /// # Descriptors
+    /// - A partition takes one when something is appended to it, until that is on the device and nothing was appended for
+    ///   some 10 to 20 seconds; and one more for each segment that was begun since the last flush. Partitions that are
+    ///   idle or only read, sealed segments, readers and consumers take none.
+    /// - When a partition needs one and as many are open as this says, those are closed that were idle the longest. Where
+    ///   all have bytes that aren't on the device, some of them are flushed first, and the append waits for that: set
+    ///   this, and the system's limit, at least to the number of partitions that are appended to at the same time.
+    /// - Beside these a log has two (its lock, and a spare one), and for moments one for each thread that opens, reads
+    ///   from, flushes or closes something.
+    ///
+    /// When the system has no more of them, what is idle is closed in the same way; if that isn't enough the error is of
+    /// kind [`LimitReached`](crate::ErrorKind::LimitReached).
+    pub fn max_open_files(mut self, files: usize) -> Self {
+        self.max_open_files = Some(files);
         self
     }
 
@@ -275,6 +312,9 @@ impl LogOptions {
         }
         if self.max_open_segments == 0 {
             return invalid("max_open_segments", "at least 1");
+        }
+        if self.max_open_files == Some(0) {
+            return invalid("max_open_files", "at least 1");
         }
         validate_sizes(Some(self.segment_bytes), self.segment_ms, Some(self.max_record_bytes))
     }
@@ -329,6 +369,7 @@ mod tests {
             (log().max_record_bytes(MAX_RECORD_BYTES_MAX + 1).validate(), "max_record_bytes"),
             (log().segment_bytes(0).validate(), "segment_bytes"),
             (log().max_open_segments(0).validate(), "max_open_segments"),
+            (log().max_open_files(0).validate(), "max_open_files"),
             (log().retention_check_interval(Duration::ZERO).validate(), "retention_check_interval"),
             (log().durability(Durability::Interval(Duration::from_micros(1))).validate(), "durability"),
         ] {

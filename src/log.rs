@@ -31,7 +31,7 @@ use crate::{
     group::Groups,
     housekeeper::Housekeeper,
     json_file,
-    partition::{Environment, Flusher, RecentSegments},
+    partition::{Environment, Flusher, OpenFiles, RecentSegments},
     report::{Finding, RecoveryReport},
     storage::{EntryKind, FileSystemClass, Lock, LockOutcome, Storage, fs::FsStorage, sim::SimStorage},
     topic::{Topic, TopicState},
@@ -47,6 +47,9 @@ const META_TEMPORARY: &str = "meta";
 /// The folder of locks, and the lock of the one process that has the log open.
 const LOCKS_DIR: &str = "processes";
 const LOCK_FILE: &str = "exclusive";
+
+/// The most files that are open by default, where the system doesn't say what it allows.
+const UNKNOWN_LIMIT: usize = 4096;
 
 /// The content of `tidelog.meta`.
 #[derive(Serialize, Deserialize)]
@@ -270,7 +273,10 @@ impl LogOptions {
         let flusher = Flusher::start()?;
         let housekeeper = Housekeeper::start()?;
         let recent_segments = Arc::new(RecentSegments::with_capacity(self.max_open_segments));
-        let env = Environment { storage, clock, flusher: flusher.clone(), recent_segments, positional_appends };
+        let max_open_files = self.max_open_files.unwrap_or_else(|| default_open_files(&*storage));
+        let open_files = OpenFiles::new(max_open_files, storage.clone(), path.join(META_FILE), housekeeper.clone());
+        let env =
+            Environment { storage, clock, flusher: flusher.clone(), recent_segments, open_files, positional_appends };
         match open_topics(env, path, &self, &mut recovery) {
             Ok((topics, groups)) => {
                 let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));
@@ -298,6 +304,12 @@ impl LogOptions {
         };
         Err(Repr::UnsupportedFileSystem { path: path.into(), file_system: found.name, reason }.into())
     }
+}
+
+/// The log's share of the descriptors that the process may have: half of them.
+fn default_open_files(storage: &dyn Storage) -> usize {
+    let limit = storage.open_files_limit().and_then(|limit| usize::try_from(limit).ok());
+    limit.map_or(UNKNOWN_LIMIT, |limit| (limit / 2).max(1))
 }
 
 /// Sees to it that there is a folder.

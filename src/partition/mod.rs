@@ -18,11 +18,13 @@ mod control;
 mod cursor;
 mod flusher;
 mod offset_index;
+mod open_files;
 mod recovery;
 mod report;
 mod salvage;
 mod scan;
 mod segment;
+mod segment_file;
 mod set_aside;
 mod settings;
 mod survey;
@@ -37,6 +39,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -46,6 +49,7 @@ pub(crate) use batch::Run;
 pub use batch::{Batch, Records};
 pub(crate) use cursor::Cursor;
 pub(crate) use flusher::Flusher;
+pub(crate) use open_files::OpenFiles;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};
@@ -59,7 +63,7 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    error::{Error, Repr, Result},
+    error::{Error, ErrorKind, Repr, Result, is_out_of_files},
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::Storage,
     waiter::Waiter,
@@ -75,6 +79,8 @@ const RESERVE_STEP_MAX: u64 = 4 << 20;
 const BATCH_FRAME_BYTES: u64 = 1 << 20;
 /// From so many unsynced segments on a flush is due whatever the durability: they stay open until they are synced.
 const UNSYNCED_SEGMENTS: usize = 8;
+/// When to try again to flush what couldn't be for lack of descriptors.
+const FLUSH_RETRY: Duration = Duration::from_millis(100);
 /// No flush is pending.
 const NOT_PENDING: u64 = u64::MAX;
 
@@ -85,6 +91,7 @@ pub(crate) struct Environment {
     pub(crate) clock: Clock,
     pub(crate) flusher: Arc<Flusher>,
     pub(crate) recent_segments: Arc<RecentSegments>,
+    pub(crate) open_files: Arc<OpenFiles>,
     /// Appends use `pwrite` instead of stores into the map: for file systems where a store may need new space, which a
     /// map can only answer with a signal. Control page and active indexes live in memory then.
     pub(crate) positional_appends: bool,
@@ -159,7 +166,7 @@ impl PartitionLog {
         let control = ControlPage::create(&*env.storage, dir, !env.positional_appends, poisoned, resumed)?;
         let Recovered { active, end, next_offset, ref checkpoint, .. } = recovered;
         let state = *checkpoint.state();
-        control.set_segment(end.sequence(), active.header.segment_id, &*active.file);
+        control.set_segment(end.sequence(), active.header.segment_id, active.file.get().as_deref());
         control.initialize(end, next_offset, state.durable.min(end), state.durable_offset.min(next_offset));
         control.set_reserved(end);
         let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
@@ -192,6 +199,7 @@ impl PartitionLog {
             partition.poison(&reason);
         }
         partition.control.make_valid();
+        partition.close_clean_handle();
         env.flusher.add(&partition);
         Ok((partition, recovered.report))
     }
@@ -276,15 +284,22 @@ impl PartitionLog {
     /// Waits for a checkpoint that is being written, which may not know of the mark.
     pub(crate) fn poison(&self, reason: &str) {
         if self.mark_poisoned(reason) {
-            let mut checkpoint = self.checkpoint.lock();
-            if !self.finished.load(Ordering::Acquire) {
-                // The page's mark is lost with the boot, this one isn't; that it can fail too is why there are two.
-                let state = CheckpointState { poisoned: true, clean: None, ..*checkpoint.state() };
-                if checkpoint.write(state).is_err() {
-                    // Where the page lives in memory alone, for the next process.
-                    ControlPage::leave_poisoned(&*self.env.storage, &self.dir);
-                }
-            }
+            self.write_poison();
+        }
+    }
+
+    /// Marks in the files that a sync failed, unless they say so.
+    fn write_poison(&self) {
+        let mut checkpoint = self.checkpoint.lock();
+        if checkpoint.says_poisoned() || self.finished.load(Ordering::Acquire) {
+            return;
+        }
+        // The page's mark is lost with the boot, this one isn't; that it can fail too is why there are two.
+        let state = CheckpointState { poisoned: true, clean: None, ..*checkpoint.state() };
+        if self.write_checkpoint(&mut checkpoint, state).is_err() {
+            // Where the page lives in memory alone, for the next process.
+            let mark = || ControlPage::leave_poisoned(&*self.env.storage, &self.dir);
+            let _ = self.env.open_files.with_spare(is_out_of_files, mark);
         }
     }
 
@@ -309,7 +324,7 @@ impl PartitionLog {
             let mut state = CheckpointState { clean: None, ..*checkpoint.state() };
             change(&mut state);
             state.poisoned |= self.poison.get().is_some();
-            checkpoint.write(state)
+            self.write_checkpoint(&mut checkpoint, state)
         };
         outcome.map_err(|fault| match fault {
             CheckpointFault::Write(error) => error,
@@ -318,6 +333,10 @@ impl PartitionLog {
                 error
             }
         })
+    }
+
+    fn write_checkpoint(&self, checkpoint: &mut Checkpoint, state: CheckpointState) -> Result<(), CheckpointFault> {
+        self.env.open_files.with_spare(CheckpointFault::is_limit, || checkpoint.write(&*self.env.storage, state))
     }
 
     /// Raises the offset ceiling, durably, so that `needed` lies below it.
@@ -329,7 +348,7 @@ impl PartitionLog {
     }
 
     /// The background visit: raises the ceiling if it is near, flushes if there is something to flush.
-    fn maintain(&self) -> Result<()> {
+    fn maintain(self: &Arc<Self>) -> Result<()> {
         if self.is_closed() {
             return Ok(());
         }
@@ -339,7 +358,12 @@ impl PartitionLog {
             false => Ok(()),
         };
         // Whatever came of that: no other visit is due for what was appended up to here.
-        self.sync_through(self.control.committed()).and(raised)
+        let synced = self.sync_through(self.control.committed());
+        if synced.is_err() && self.check_poison().is_ok() {
+            // It couldn't be tried: there was no descriptor for the folder.
+            self.flush_within(FLUSH_RETRY);
+        }
+        synced.and(raised)
     }
 
     /// Lets the device begin on what a flush will wait for.
@@ -348,7 +372,7 @@ impl PartitionLog {
         let from = if durable.sequence() == end.sequence() { durable.file_position() } else { 0 };
         if let Some(active) = self.sync.lock().unsynced.last().filter(|_| durable < end).cloned() {
             // A hint; if it fails, so will the sync behind it.
-            let _ = active.file.start_writeback(from..end.file_position());
+            let _ = active.file.get().map(|file| file.start_writeback(from..end.file_position()));
         }
     }
 
@@ -381,8 +405,11 @@ impl PartitionLog {
             std::mem::forget(guard);
             state = self.sync.lock();
             state.running = false;
-            if let Ok(durable) = &outcome {
-                state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
+            match &outcome {
+                Ok(durable) => {
+                    state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
+                }
+                Err(_) => state.folder_changed |= folder_changed,
             }
             self.synced.notify_all();
             outcome?;
@@ -395,7 +422,8 @@ impl PartitionLog {
     /// further than their end.
     fn sync_now(&self, segments: &[Arc<Segment>], folder_changed: bool) -> Result<LogPosition> {
         let (mut end, mut end_offset) = {
-            let writer = self.writer.lock();
+            let mut writer = self.writer.lock();
+            writer.begin_sync(segments);
             (writer.end(), writer.next_offset())
         };
         if let Some(last) = segments.last().filter(|last| last.header.sequence < end.sequence().into()) {
@@ -404,14 +432,22 @@ impl PartitionLog {
             end_offset = self.base_offset_behind(last).unwrap_or(0);
         }
         for segment in segments {
-            segment.file.sync_data().map_err(|source| self.sync_failed(&segment.path, source))?;
+            // Where there is no handle, everything is on the device (see `segment_file`).
+            if let Some(file) = segment.file.get() {
+                file.sync_data().map_err(|source| self.sync_failed(&segment.path, source))?;
+            }
         }
         if folder_changed {
-            self.env.storage.sync_dir(&self.dir).map_err(|source| self.sync_failed(&self.dir, source))?;
+            let sync = || self.env.storage.sync_dir(&self.dir);
+            let synced = self.env.open_files.with_spare(is_out_of_files, sync);
+            synced.map_err(|source| match is_out_of_files(&source) {
+                true => Error::io("sync the folder", &self.dir, source), // Nothing was tried.
+                false => self.sync_failed(&self.dir, source),
+            })?;
         }
         self.control.raise_durable(end, end_offset);
         let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
-        let sealed: Vec<_> = sealed.inspect(|segment| self.trim(segment)).collect();
+        let sealed: Vec<_> = sealed.inspect(|segment| segment.trim(&*self.env.storage)).collect();
         if !sealed.is_empty() {
             self.release(&sealed);
             // A later scan then need not go back further than this. Where it can't be written, the scan will: what was
@@ -436,17 +472,6 @@ impl PartitionLog {
         self.segments.load().iter().map(|slot| slot.base_offset).find(|&other| other > base)
     }
 
-    /// Gives back the space behind a sealed segment's end. It is durable, so nothing of this needs to be.
-    fn trim(&self, segment: &Segment) {
-        if let Some(end) = segment.sealed_end() {
-            // What fails to be trimmed takes space until the segment goes.
-            let _ = segment.file.set_len(end);
-            if let Some(index) = segment.index() {
-                index.seal();
-            }
-        }
-    }
-
     /// Leaves segments that need no more syncs to their readers.
     fn release(&self, sealed: &[&Arc<Segment>]) {
         for segment in sealed {
@@ -465,9 +490,25 @@ impl PartitionLog {
     /// The segment at `at` in a list that may be out of date, opened if it isn't open.
     fn open_segment(&self, segments: &[Arc<SegmentSlot>], at: usize) -> Result<Arc<Segment>> {
         let next = segments.get(at + 1).map(|next| &**next);
-        let segment = segments[at].get(&self.env, &self.spec, next)?;
+        let open = || segments[at].get(&self.env, &self.spec, next);
+        let segment = match open() {
+            Err(error) if error.kind() == ErrorKind::LimitReached => {
+                self.make_room(true);
+                open()?
+            }
+            outcome => outcome?,
+        };
         self.forget_if_gone(&segment);
         Ok(segment)
+    }
+
+    /// Has files closed, and segments unmapped, that are open for nobody in particular; flushes other partitions if it has
+    /// to. To be called with no lock held. `ran_out`: the system has no more of them.
+    fn make_room(&self, ran_out: bool) {
+        if ran_out {
+            self.env.recent_segments.forget(|_| true);
+        }
+        self.env.open_files.make_room(ran_out);
     }
 
     /// To be called when a segment was kept: it may have been deleted, or the partition closed, just before.
@@ -543,14 +584,24 @@ impl PartitionLog {
             // A handle with bytes that never reached the device must not be closed: with it would go the kernel's
             // memory that there was a failure.
             std::mem::forget(self.sync.lock().unsynced.clone());
+            if self.poison.get().is_some() {
+                self.write_poison(); // It may have failed before.
+            }
             return Err(error);
         }
-        if let Some(index) = active.index() {
-            index.seal();
-        }
+        active.seal_index(&*self.env.storage);
         let position = end.file_position();
-        let sync = active.file.set_len(position).and_then(|()| active.file.sync_all());
-        sync.map_err(|source| self.sync_failed(&active.path, source))?;
+        let trim = || {
+            let file = active.open_file(&self.env)?;
+            file.set_len(position)?;
+            file.sync_all()?;
+            active.file.close();
+            Ok(())
+        };
+        self.env.open_files.with_spare(is_out_of_files, trim).map_err(|source| match is_out_of_files(&source) {
+            true => Error::io("open the segment", &active.path, source),
+            false => self.sync_failed(&active.path, source),
+        })?;
         let segment_id = active.header.segment_id;
         let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
         // Unless nothing was appended since it was opened. Until the mark is written, the page is what a process that is

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     clock::Clock,
     error::ErrorKind,
-    partition::Flusher,
+    partition::{Flusher, OpenFiles},
     record::Record,
     storage::{
         OpenMode, Storage,
@@ -29,6 +29,7 @@ impl Bench {
             clock: Clock::System,
             flusher: self.flusher.clone(),
             recent_segments: Arc::default(),
+            open_files: OpenFiles::bounded(1000, self.storage.clone()),
             positional_appends: false,
         };
         let mut report = RecoveryReport::default();

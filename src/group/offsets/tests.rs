@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     clock::Clock,
-    partition::{Environment, Flusher, PartitionSpec, Settings, SettingsValues},
+    partition::{Environment, Flusher, OpenFiles, PartitionSpec, Settings, SettingsValues},
     storage::sim::SimStorage,
 };
 
@@ -83,6 +83,7 @@ fn open_partition(storage: &SimStorage, flusher: &Arc<Flusher>) -> Arc<Partition
         clock: Clock::System,
         flusher: flusher.clone(),
         recent_segments: Arc::default(),
+        open_files: OpenFiles::bounded(1000, storage.clone()),
         positional_appends: false,
     };
     let spec = PartitionSpec {

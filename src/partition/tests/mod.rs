@@ -5,6 +5,7 @@
 mod append;
 mod faults;
 mod model;
+mod open_files;
 mod recovery;
 mod salvage;
 
@@ -17,7 +18,7 @@ use std::{
 };
 
 use super::{
-    Cursor, Environment, Flusher, PartitionLog, PartitionRecovery, PartitionSpec, Settings, SettingsValues,
+    Cursor, Environment, Flusher, OpenFiles, PartitionLog, PartitionRecovery, PartitionSpec, Settings, SettingsValues,
     batch::Batch,
 };
 use crate::{
@@ -73,6 +74,7 @@ impl Machine {
             clock: Clock::Manual(self.now_ms.clone()),
             flusher: Flusher::start()?,
             recent_segments: Arc::default(),
+            open_files: OpenFiles::bounded(1000, self.storage.clone()),
             positional_appends: self.positional_appends,
         };
         PartitionLog::open(&env, &self.dir, self.spec.clone())

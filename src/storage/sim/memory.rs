@@ -210,7 +210,7 @@ mod handles {
         pub(in super::super) fn forget_handle(&self, writable: bool) -> bool {
             self.handles.all.fetch_sub(1, Ordering::SeqCst);
             let last = self.handles.writable.fetch_sub(writable.into(), Ordering::SeqCst) == 1;
-            writable && last && self.handles.stored.load(Ordering::SeqCst)
+            writable && last && self.handles.stored.swap(false, Ordering::SeqCst)
         }
 
         pub(in super::super) fn handles(&self) -> usize {
