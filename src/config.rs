@@ -254,12 +254,13 @@ impl LogOptions {
     /// Linux lets a process have 65,530 maps (`vm.max_map_count`), which all of its libraries share. A log takes
     /// - 3 for each partition, whether it is used or not: the active segment, its index, the control page;
     /// - 2 for each sealed segment that is kept mapped by this option (the segment and its index);
-    /// - 2 for each further segment that a consumer, a reader or a [`Batch`](crate::Batch) stands in: who reads keeps
-    ///   what it reads mapped. In one partition that is one segment for each of them; those that read the newest records
-    ///   share the active one, which is mapped anyway.
+    /// - 2 for each segment that was begun since its partition's last flush (some 10 for each partition at most);
+    /// - 2 for each further segment that somebody stands in: a reader or consumer in one of each of its partitions, a
+    ///   [`Batch`](crate::Batch) in all that its records are from. Those that read the newest records share the active
+    ///   one, which is mapped anyway.
     ///
-    /// So 20,000 partitions fit into what Linux allows. Files on the disk that nobody reads cost no map and no
-    /// descriptor, and some 200 bytes of memory each. When there are no more maps, appends that would begin a segment and
+    /// So 20,000 partitions fit into what Linux allows, at some 3 KiB of memory each. A sealed segment that nobody reads
+    /// takes no map and no descriptor, and less than 1 KiB of memory. When there are no more maps, appends that would begin a segment and
     /// reads that would open one are errors of kind [`LimitReached`](crate::ErrorKind::LimitReached).
     ///
     /// Maps take address space of a segment's full length (see [`segment_bytes`](LogOptions::segment_bytes)), but memory

@@ -102,7 +102,8 @@ impl Log {
     /// - [`UnsupportedFileSystem`](crate::ErrorKind::UnsupportedFileSystem).
     /// - [`Corruption`](crate::ErrorKind::Corruption): `tidelog.meta` or a topic's file isn't what was written.
     ///   (Damaged records don't keep a log from being opened: reading tells them.)
-    /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull).
+    /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull),
+    ///   [`LimitReached`](crate::ErrorKind::LimitReached).
     pub fn open(path: impl AsRef<Path>) -> Result<Log> {
         Self::options().open(path)
     }
@@ -131,7 +132,7 @@ impl Log {
     /// - [`Corruption`](crate::ErrorKind::Corruption): a folder named like one of its partitions is there and may hold
     ///   records. It isn't touched.
     /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull),
-    ///   [`Closed`](crate::ErrorKind::Closed).
+    ///   [`LimitReached`](crate::ErrorKind::LimitReached), [`Closed`](crate::ErrorKind::Closed).
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
         Ok(self.handle(self.shared.topics.create(name, config)?))
@@ -196,8 +197,9 @@ impl Log {
     /// valid. Closing twice is fine.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io), [`Poisoned`](crate::ErrorKind::Poisoned): something couldn't be flushed. The log
-    /// is closed all the same, and the next open recovers it.
+    /// [`Io`](crate::ErrorKind::Io), [`Poisoned`](crate::ErrorKind::Poisoned),
+    /// [`LimitReached`](crate::ErrorKind::LimitReached): something couldn't be flushed. The log is closed all the same,
+    /// and the next open recovers it.
     pub fn close(&self) -> Result<()> {
         self.shared.close()
     }

@@ -109,6 +109,10 @@ pub(crate) fn resolve(partition: &Arc<PartitionLog>, start: Start) -> Result<u64
     })
 }
 
+/// A batch keeps the segments mapped that it lies in. After as many runs of frames, each from one segment, it gets none but
+/// the rest of a turn: segments of a few records are many, and a process has only so many maps.
+const LONG_BATCH: usize = 1024;
+
 /// Reads several partitions in turn, so that none of them starves.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
@@ -130,7 +134,7 @@ impl Turns {
         let share = (max_bytes / places.len().max(1)).max(1);
         let first = self.next;
         let mut exhausted = false;
-        while left > 0 && !exhausted && self.error.is_none() {
+        while left > 0 && !exhausted && runs.len() < LONG_BATCH && self.error.is_none() {
             exhausted = true;
             for step in 0..places.len() {
                 let turn = (first + step) % places.len();
@@ -269,7 +273,8 @@ impl Reader {
     ///   for instance. Other partitions are read meanwhile.
     /// - [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange): the records were removed before they were read;
     ///   likewise.
-    /// - [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
+    /// - [`Io`](crate::ErrorKind::Io), [`LimitReached`](crate::ErrorKind::LimitReached),
+    ///   [`Closed`](crate::ErrorKind::Closed).
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         self.places.iter().try_for_each(|place| check_open(place.partition()))?;
         let batch = self.turns.read(&mut self.places, BATCH_BYTES)?;

@@ -5,12 +5,14 @@
 //!   and never see half a frame.
 //! - Offsets are assigned only below a durable ceiling, so that none is used twice, not even one whose record a power
 //!   cut took away.
-//! - No lock that an append takes is ever held across a sync.
+//! - No lock that an append takes is ever held across a sync; but where it needs a file opened, and too many are open,
+//!   appends wait for each other and for the sync of some other partition, with no lock of theirs held.
 //! - After a failed sync nothing is appended any more: see [`PartitionLog::poison`].
 //!
 //! # Thread safety
-//! Everything is shared freely. Locks are taken in this order: writer, then sync state, then agenda of the flusher; the
-//! checkpoint's is taken with none of them held (but by who poisons, who may have the writer's).
+//! Everything is shared freely. Locks are taken in this order: writer, then sync state, then agenda of the flusher or
+//! queue of the [open files](open_files); the checkpoint's is taken with none of them held (but by who poisons, who may
+//! have the writer's).
 
 mod batch;
 mod checkpoint;
@@ -505,10 +507,10 @@ impl PartitionLog {
     /// Has files closed, and segments unmapped, that are open for nobody in particular; flushes other partitions if it has
     /// to. To be called with no lock held. `ran_out`: the system has no more of them.
     fn make_room(&self, ran_out: bool) {
+        self.env.open_files.make_room(ran_out);
         if ran_out {
             self.env.recent_segments.forget(|_| true);
         }
-        self.env.open_files.make_room(ran_out);
     }
 
     /// To be called when a segment was kept: it may have been deleted, or the partition closed, just before.

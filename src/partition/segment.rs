@@ -383,7 +383,8 @@ impl SegmentSlot {
         let (file, header) = open_file(storage, &self.path, OpenMode::Read, spec, self.base_offset)?;
         let len = file.len().map_err(|source| Error::io("read the length of", &self.path, source))?;
         let region = file.map(len).map_err(|source| Error::io("map the segment", &self.path, source))?;
-        // Nothing was stored through the handle, and the map needs none.
+        // Nothing was stored through the handle, and the map needs none. The next file is opened without this one.
+        drop(file);
         let segment = Segment::new(header, self.path.clone(), SegmentFile::default(), region, len, None);
         let successor = match next.map(|next| (next, next.header(storage, spec))) {
             // Not to be able to tell right now is no reason to take what is left for all there was.
