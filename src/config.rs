@@ -73,7 +73,10 @@ pub(crate) const SEGMENT_BYTES_MAX: u64 = 16 << 30;
 /// The most that the limit of a record's size can be set to, in bytes.
 pub(crate) const MAX_RECORD_BYTES_MAX: u64 = 64 << 20;
 
-/// What a topic is created with. Kept on disk with the topic.
+/// What a topic is created with. Kept on disk with the topic, changed by
+/// [`Log::increase_partitions`](crate::Log::increase_partitions) and [`Log::alter_topic`](crate::Log::alter_topic).
+///
+/// Each option takes a value or `None`: the log's, which is the default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicConfig {
     pub(crate) partitions: u32,
@@ -106,43 +109,43 @@ impl TopicConfig {
     }
 
     /// The durability of appends that don't name one. Default: the log's.
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = Some(durability);
+    pub fn durability(mut self, durability: impl Into<Option<Durability>>) -> Self {
+        self.durability = durability.into();
         self
     }
 
     /// The size of a segment file in bytes at which a new one is begun. 64 KiB to 16 GiB. Default: the log's.
-    pub fn segment_bytes(mut self, bytes: u64) -> Self {
-        self.segment_bytes = Some(bytes);
+    pub fn segment_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.segment_bytes = bytes.into();
         self
     }
 
     /// The age of a segment at which the next append begins a new one, counted in milliseconds. At least 1 ms.
     /// Default: the log's.
-    pub fn segment_age(mut self, age: Duration) -> Self {
-        self.segment_ms = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    pub fn segment_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.segment_ms = age.into().map(milliseconds);
         self
     }
 
     /// The most that a record's key, value and headers may take together, in bytes. 1 byte to 64 MiB. Default: the
     /// log's.
-    pub fn max_record_bytes(mut self, bytes: u64) -> Self {
-        self.max_record_bytes = Some(bytes);
+    pub fn max_record_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.max_record_bytes = bytes.into();
         self
     }
 
     /// How long records are kept, at least, counted in milliseconds: a segment goes once its newest record is older, by
     /// the log's own time (client timestamps don't matter). Whole segments go, so records stay longer by what a segment
-    /// spans (see [`segment_age`](TopicConfig::segment_age)). Default: the log's.
-    pub fn retention_age(mut self, age: Duration) -> Self {
-        self.retention_ms = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    /// spans (see [`segment_age`](TopicConfig::segment_age)). `Duration::MAX`: for ever. Default: the log's.
+    pub fn retention_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.retention_ms = age.into().map(milliseconds);
         self
     }
 
     /// How many bytes of a partition are kept, at least: its oldest segment goes as long as the others are at least so
-    /// large. The active segment never goes for its size. Default: the log's.
-    pub fn retention_bytes(mut self, bytes: u64) -> Self {
-        self.retention_bytes = Some(bytes);
+    /// large. The active segment never goes for its size. `u64::MAX`: all. Default: the log's.
+    pub fn retention_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.retention_bytes = bytes.into();
         self
     }
 
@@ -217,7 +220,7 @@ impl LogOptions {
     /// The age of a segment at which the next append begins a new one, counted in milliseconds. At least 1 ms.
     /// Default: none but the format's own limit of 49 days.
     pub fn segment_age(mut self, age: Duration) -> Self {
-        self.segment_ms = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self.segment_ms = Some(milliseconds(age));
         self
     }
 
@@ -230,7 +233,7 @@ impl LogOptions {
     /// How long records are kept, at least, where the topic doesn't say: see
     /// [`TopicConfig::retention_age`]. Default: for ever.
     pub fn retention_age(mut self, age: Duration) -> Self {
-        self.retention_ms = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self.retention_ms = Some(milliseconds(age));
         self
     }
 
@@ -319,6 +322,11 @@ impl LogOptions {
         }
         validate_sizes(Some(self.segment_bytes), self.segment_ms, Some(self.max_record_bytes))
     }
+}
+
+/// In whole ones.
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn validate_sizes(segment_bytes: Option<u64>, segment_ms: Option<u64>, max_record_bytes: Option<u64>) -> Result<()> {

@@ -66,8 +66,11 @@ pub enum ErrorKind {
     Fenced,
     /// The log end offset isn't the one that the append expected: see [`Error::end_offset`]. Nothing was appended.
     Conflict,
-    /// The encoding can't make a value of a record's bytes, or bytes of a value.
+    /// The encoding can't make an event of a record's bytes: see [`Error::resume_offset`] and
+    /// [`Error::source`](std::error::Error::source).
     Undecodable,
+    /// The encoding can't make bytes of an event. Nothing was appended.
+    Unencodable,
     /// The partition isn't among those that the consumer reads.
     NotAssigned,
     /// The log was closed.
@@ -135,13 +138,10 @@ pub(crate) enum Repr {
     #[allow(dead_code, reason = "conditional appends come next")]
     Conflict { topic: String, partition: u32, expected: u64, end_offset: u64 },
     #[error("the record at offset {offset} of {topic}-{partition} can't be decoded: {source}")]
-    #[allow(dead_code, reason = "typed events come next")]
     Undecodable { topic: String, partition: u32, offset: u64, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("the value can't be encoded: {source}")]
-    #[allow(dead_code, reason = "typed events come next")]
-    Unencodable { source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("an event for topic {topic:?} can't be encoded: {source}")]
+    Unencodable { topic: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("topic {topic:?} was deleted")]
-    #[allow(dead_code, reason = "deleting topics comes next")]
     TopicDeleted { topic: String },
     #[error("{topic}-{partition} is not assigned to this consumer")]
     NotAssigned { topic: String, partition: u32 },
@@ -209,7 +209,8 @@ impl Error {
             Repr::UnknownGroup { .. } => ErrorKind::UnknownGroup,
             Repr::Fenced { .. } => ErrorKind::Fenced,
             Repr::Conflict { .. } => ErrorKind::Conflict,
-            Repr::Undecodable { .. } | Repr::Unencodable { .. } => ErrorKind::Undecodable,
+            Repr::Undecodable { .. } => ErrorKind::Undecodable,
+            Repr::Unencodable { .. } => ErrorKind::Unencodable,
             Repr::NotAssigned { .. } => ErrorKind::NotAssigned,
             Repr::Closed => ErrorKind::Closed,
             Repr::PartialAppend { source, .. } => source.kind(),
@@ -245,6 +246,7 @@ impl Error {
             | Repr::Fenced { topic, .. }
             | Repr::Conflict { topic, .. }
             | Repr::Undecodable { topic, .. }
+            | Repr::Unencodable { topic, .. }
             | Repr::UnknownPartition { topic, .. }
             | Repr::OtherPartition { topic, .. }
             | Repr::PartitionCountMismatch { topic, .. }

@@ -72,6 +72,8 @@
 //! | know how far a group is behind | [`Consumer::lag`] |
 //! | read again, or without a group | [`Topic::reader`], [`Partition::read_from`], [`Start`] |
 //! | keep or send what was read | [`Batch`], [`OwnedRecord`] |
+//! | append and read values of your own types | [`Topic::typed`], [`Batch::typed`], [`RecordRef::decode`], [`Encoding`] |
+//! | go on behind a record that can't be dealt with | [`Batch::typed`], [`dead_letter`] |
 //! | know what a crash has done | [`Log::recovery`], [`RecoveryReport`] |
 //! | test without files | [`LogOptions::in_memory`] |
 //! | know what is in the files | [`doc`] |
@@ -91,7 +93,6 @@ mod error;
 #[allow(dead_code, reason = "its first chore comes next")]
 mod housekeeper;
 mod name;
-#[allow(dead_code, reason = "used by subscriptions, which come next")]
 mod pattern;
 mod place;
 mod waiter;
@@ -109,6 +110,7 @@ mod segment_header;
 mod partition;
 
 // Topics.
+mod changes;
 mod json_file;
 mod orphan;
 mod partition_list;
@@ -122,6 +124,7 @@ mod group;
 
 // Clients.
 mod consumer;
+mod encoding;
 mod reader;
 
 // Root.
@@ -130,13 +133,20 @@ mod log;
 pub mod doc;
 
 pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
-pub use consumer::{Consumer, ConsumerBuilder, Lag, PartitionLag};
+#[cfg(feature = "stream")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
+pub use consumer::ConsumerStream;
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
+#[cfg(feature = "bincode")]
+#[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
+pub use encoding::Bincode;
+pub use encoding::{Encoding, EncodingError, Json, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
-pub use log::Log;
-pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent};
+pub use log::{Log, PartitionDescription, TopicDescription, TopicOptions};
+pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};
-pub use reader::{PartitionRecords, Reader};
+pub use reader::{CorruptionPolicy, OutOfRangePolicy, PartitionRecords, Reader};
 pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 pub use report::{Finding, RecoveryReport};
 pub use topic::{Partition, Topic};
@@ -149,8 +159,11 @@ const _: () = {
     shared::<Topic>();
     shared::<Partition>();
     shared::<Batch>();
+    shared::<TypedTopic<std::cell::Cell<u8>, Json>>();
     shared::<OwnedRecord>();
+    shared::<ConsumerWaker>();
     sent::<Consumer>();
+    sent::<Ready<'static>>();
     sent::<Reader>();
     sent::<PartitionRecords>();
     sent::<Error>();
@@ -160,7 +173,9 @@ const _: () = {
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::{frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header};
+    pub use crate::{
+        encoding::fuzzing::typed_decode, frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header,
+    };
 }
 
 /// Compiles the README's program.

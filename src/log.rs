@@ -11,6 +11,9 @@
 //! # Thread safety
 //! Any thread may call anything.
 
+mod admin;
+mod describe;
+
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -20,6 +23,7 @@ use std::{
     },
 };
 
+pub use describe::{PartitionDescription, TopicDescription, TopicOptions};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +125,7 @@ impl Log {
         LogOptions::default()
     }
 
-    /// Creates a topic. When this returns, it is durable.
+    /// Creates a topic. When this returns, it is durable. What a deleted topic of that name left is removed first.
     ///
     /// # Errors
     /// - [`TopicExists`](crate::ErrorKind::TopicExists).
@@ -135,17 +139,18 @@ impl Log {
     ///   [`LimitReached`](crate::ErrorKind::LimitReached), [`Closed`](crate::ErrorKind::Closed).
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
-        Ok(self.handle(self.shared.topics.create(name, config)?))
+        Ok(self.handle(self.shared.topics.create(name, config, &|id| self.shared.forget_topic(id))?))
     }
 
     /// The topic of that name, created if it isn't there. One that is there keeps its own options.
     ///
     /// # Errors
     /// [`PartitionCountMismatch`](crate::ErrorKind::PartitionCountMismatch) if it is there with another number of
-    /// partitions; else those of [`create_topic`](Log::create_topic).
+    /// partitions than the one asked for, also where [`increase_partitions`](Log::increase_partitions) gave it more
+    /// since it was created; else those of [`create_topic`](Log::create_topic).
     pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
-        Ok(self.handle(self.shared.topics.ensure(name, config)?))
+        Ok(self.handle(self.shared.topics.ensure(name, config, &|id| self.shared.forget_topic(id))?))
     }
 
     /// The topic of that name.
@@ -165,8 +170,9 @@ impl Log {
 
     /// Begins to open a consumer of a group. Groups needn't be created; names follow the rule of topics.
     pub fn consumer(&self, group: impl Into<String>) -> ConsumerBuilder {
-        let Shared { topics, groups, .. } = &*self.shared;
-        let context = Context { topics: topics.clone(), groups: groups.clone(), keepalive: self.shared.clone() };
+        let Shared { topics, groups, housekeeper, .. } = &*self.shared;
+        let (topics, groups, housekeeper) = (topics.clone(), groups.clone(), housekeeper.clone());
+        let context = Context { topics, groups, housekeeper, keepalive: self.shared.clone() };
         ConsumerBuilder::new(context, group.into())
     }
 
@@ -219,7 +225,16 @@ impl fmt::Debug for Log {
     }
 }
 
+/// Has groups forget a deleted topic.
+fn forget_topic(_groups: &Groups, _topic_id: u128) -> Result<()> {
+    Ok(())
+}
+
 impl Shared {
+    fn forget_topic(&self, topic_id: u128) -> Result<()> {
+        forget_topic(&self.groups, topic_id)
+    }
+
     fn close(&self) -> Result<()> {
         let mut lock = self.lock.lock();
         let Some(held) = lock.take() else { return Ok(()) };
@@ -359,7 +374,11 @@ fn open_topics(
     recovery: &mut RecoveryReport,
 ) -> Result<(Arc<Topics>, Arc<Groups>)> {
     let topics = Topics::open(env, path, options, recovery)?;
-    match Groups::open(&topics, recovery) {
+    let groups = Groups::open(&topics, recovery).and_then(|groups| {
+        topics.finish_opening(&|topic_id| forget_topic(&groups, topic_id), recovery)?;
+        Ok(groups)
+    });
+    match groups {
         Ok(groups) => Ok((Arc::new(topics), Arc::new(groups))),
         Err(error) => {
             // The first error is the one to tell.

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) fn remove_if_empty(storage: &dyn Storage, dir: &Path, folders: &[String]) -> Result<()> {
     for folder in folders {
         let path = dir.join(folder);
-        if holds_records(storage, &path).map_err(|source| Error::io("look through", &path, source))? {
+        if !is_empty(storage, &path)? {
             let detail =
                 "an orphaned partition folder that may hold records: put its topic's file back, or move it away";
             return Err(Error::corruption(path, 0, detail));
@@ -34,6 +34,12 @@ pub(crate) fn remove_if_empty(storage: &dyn Storage, dir: &Path, folders: &[Stri
         storage.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))?;
     }
     Ok(())
+}
+
+/// Whether the folder of a partition surely holds no record.
+pub(crate) fn is_empty(storage: &dyn Storage, folder: &Path) -> Result<bool> {
+    let found = holds_records(storage, folder).map_err(|source| Error::io("look through", folder, source))?;
+    Ok(!found)
 }
 
 /// Whether a record, or something that isn't ours, may be in the folder of a partition.

@@ -43,7 +43,6 @@ impl PartitionList {
     }
 
     /// Adds partitions at the end.
-    #[allow(dead_code, reason = "raising the count comes next")]
     pub(crate) fn add(&self, partitions: Vec<Arc<PartitionLog>>) {
         let mut rest = Box::new(Self::new(partitions));
         let mut last = self;

@@ -74,6 +74,27 @@ pub enum Finding {
         /// The folder.
         path: PathBuf,
     },
+    /// An earlier process had deleted this topic without coming to its end; now its files are gone too.
+    DeletionFinished {
+        /// The topic's name.
+        topic: String,
+    },
+    /// A topic was deleted, but files of it are still there, because they couldn't be removed. Another attempt is made by
+    /// the next open, and before a topic of that name is created.
+    DeletionUnfinished {
+        /// The topic's name.
+        topic: String,
+        /// What kept the files from being removed.
+        detail: String,
+    },
+    /// A file that seems to say that a topic was deleted, but can't be read, or contradicts what is there. It isn't
+    /// touched, and nothing is removed for it. A topic of that name can't be created as long as it is there.
+    DamagedDeletion {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// Committed offsets were damaged: the groups whose latest commits are lost go on from earlier ones.
     DamagedCommits {
         /// The damage: file, position and offsets.
@@ -88,6 +109,15 @@ impl fmt::Display for Finding {
             Self::OrphanedFolder { path } => write!(f, "{} belongs to no topic", path.display()),
             Self::MissingPartition { path } => {
                 write!(f, "{} was missing or empty; its partition was made anew, without records", path.display())
+            }
+            Self::DeletionFinished { topic } => {
+                write!(f, "topic {topic:?} had been deleted; the rest of its files was removed")
+            }
+            Self::DeletionUnfinished { topic, detail } => {
+                write!(f, "topic {topic:?} was deleted, but files of it are left: {detail}")
+            }
+            Self::DamagedDeletion { path, detail } => {
+                write!(f, "{} doesn't say which topic was deleted, nothing was removed: {detail}", path.display())
             }
             Self::DamagedCommits { detail } => {
                 write!(f, "committed offsets may be lost, groups go on from earlier ones: {detail}")

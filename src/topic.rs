@@ -32,7 +32,6 @@ pub(crate) struct TopicState {
     /// What its file says; changed behind it.
     pub(crate) config: Mutex<TopicConfig>,
     /// Shared by the partitions.
-    #[allow(dead_code, reason = "changing options comes next")]
     pub(crate) settings: Arc<Settings>,
     pub(crate) partitions: PartitionList,
     /// Shared, so that keyless records of all handles stay together.
@@ -99,6 +98,11 @@ impl Topic {
     /// The number of partitions. They are numbered from 0 on.
     pub fn partitions(&self) -> u32 {
         self.state.partitions.len()
+    }
+
+    /// The topic's options, as they are now. What isn't set there is the log's.
+    pub fn config(&self) -> TopicConfig {
+        self.state.config.lock().clone()
     }
 
     /// One partition, to append to or read from directly.

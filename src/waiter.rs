@@ -58,18 +58,17 @@ impl Waiter {
         }
     }
 
-    #[allow(dead_code, reason = "futures come next")]
     /// Has the task woken too, once, by the next wake. To be called before looking at the state that is waited for. A
     /// task that was registered before is replaced.
     pub(crate) fn register(&self, waker: &Waker) {
         let mut task = self.task.lock();
-        if !task.as_ref().is_some_and(|registered| registered.will_wake(waker)) {
-            *task = Some(waker.clone());
-        }
+        let is_known = task.as_ref().is_some_and(|registered| registered.will_wake(waker));
+        let replaced = if is_known { None } else { task.replace(waker.clone()) };
         self.has_task.store(true, Ordering::SeqCst);
+        drop(task);
+        drop(replaced); // which runs the executor's code, so not under the lock
     }
 
-    #[allow(dead_code, reason = "futures come next")]
     /// Forgets the task, if there is one.
     pub(crate) fn unregister(&self) {
         let task = self.task.lock().take();

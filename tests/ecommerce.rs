@@ -17,7 +17,6 @@ use std::{
     env, fs,
     num::NonZero,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -30,100 +29,24 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidelog::{Log, Start};
 
+#[path = "common/example.rs"]
+mod example;
+
+use example::{Ended, Running};
+
 /// How many orders there are to abort behind.
 const DECEMBER_ORDERS: u64 = 1_559;
 const GENERATED_ORDERS: u64 = 19_969;
 
 // ---- The program ----
 
-/// Builds the example as this test was built, once; answers where it is.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--example", "ecommerce", "--message-format=json"]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "cargo could not build the example");
-        let messages = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-        let mut executables = messages.filter_map(|message: Value| {
-            let built = message["target"]["name"] == "ecommerce" && message["target"]["kind"] == json!(["example"]);
-            built.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
-        });
-        executables.next().expect("cargo names the executable")
-    })
-}
-
-/// How a run ended, and what it printed.
-struct Ended {
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ended {
-    /// The one JSON object that a run that went well prints, as text.
-    fn json(self) -> String {
-        assert!(self.status.success(), "{}: {}", self.status, self.stderr);
-        assert_eq!(self.stderr, "");
-        let line = self.stdout.strip_suffix('\n').expect("a line");
-        assert!(serde_json::from_str::<Value>(line).unwrap().is_object());
-        line.to_owned()
-    }
-
-    /// The message of a run that refused.
-    fn error(self) -> String {
-        assert_eq!(self.status.code(), Some(1), "{} {}", self.stdout, self.stderr);
-        assert_eq!(self.stdout, "");
-        assert!(self.stderr.starts_with("error: ") && !self.stderr.contains("panicked at"), "{}", self.stderr);
-        self.stderr
-    }
-
-    #[cfg(unix)]
-    fn assert_aborted(self) {
-        let signal = std::os::unix::process::ExitStatusExt::signal(&self.status);
-        assert_eq!((signal, &*self.stderr, &*self.stdout), (Some(6), "", ""), "SIGABRT and not a word");
-    }
-
-    #[cfg(not(unix))]
-    fn assert_aborted(self) {
-        assert!(!self.status.success());
-    }
-}
-
-/// A run that was started.
-struct Running {
-    child: Child,
-    output: TempDir,
+    PROGRAM.get_or_init(|| example::build("ecommerce"))
 }
 
 fn start(args: &[&str]) -> Running {
-    let output = TempDir::new().unwrap();
-    let file = |name| fs::File::create(output.path().join(name)).unwrap();
-    let mut command = Command::new(program());
-    command.args(args).stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
-    Running { child: command.spawn().unwrap(), output }
-}
-
-impl Running {
-    /// Waits for the end, but not for ever.
-    fn end(mut self) -> Ended {
-        let deadline = Instant::now() + Duration::from_secs(300);
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() > deadline {
-                self.child.kill().unwrap();
-                panic!("the run hangs");
-            }
-            thread::sleep(Duration::from_millis(2));
-        };
-        let text = |name| fs::read_to_string(self.output.path().join(name)).unwrap();
-        Ended { status, stdout: text("stdout"), stderr: text("stderr") }
-    }
+    Running::start(program(), args)
 }
 
 fn run(args: &[&str]) -> Ended {

@@ -16,9 +16,9 @@ const ROWS: [(&str, &[&str]); 8] = [
     ("storage", &["storage"]),
     ("format", &["codec", "record", "frame", "segment_header"]),
     ("partition", &["partition"]),
-    ("topics", &["partitioner", "partition_list", "json_file", "report", "orphan", "topic", "topics"]),
+    ("topics", &["partitioner", "partition_list", "json_file", "report", "orphan", "changes", "topic", "topics"]),
     ("groups", &["group"]),
-    ("clients", &["reader", "consumer"]),
+    ("clients", &["reader", "consumer", "encoding"]),
     ("root", &["log"]),
 ];
 

@@ -1,17 +1,24 @@
 //! Opening a consumer: which topics, from where, how much at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{Assigned, Consumer};
+use super::{
+    Consumer,
+    auto_commit::AutoCommit,
+    core::{Assigned, Core},
+    subscription::Subscription,
+    waker::Signal,
+};
 use crate::{
     config::Start,
-    error::{Repr, Result},
+    error::{Error, Repr, Result},
     group::Groups,
+    housekeeper::Housekeeper,
     name::check_name,
-    reader::{Place, Turns, resolve},
-    topic::{Keepalive, TopicState},
+    partition::PartitionLog,
+    reader::{Bounds, CorruptionPolicy, OutOfRangePolicy, Place, Policies, Turns, resolve},
+    topic::Keepalive,
     topics::Topics,
-    waiter::Waiter,
 };
 
 /// About how much a `poll` returns at most, in bytes, unless told otherwise.
@@ -22,6 +29,7 @@ const MAX_POLL_BYTES: usize = 1 << 20;
 pub(crate) struct Context {
     pub(crate) topics: Arc<Topics>,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) keepalive: Keepalive,
 }
 
@@ -31,92 +39,198 @@ pub struct ConsumerBuilder {
     context: Context,
     group: String,
     topics: Vec<String>,
+    patterns: Vec<String>,
     start_if_new: Start,
     max_poll_bytes: usize,
+    max_poll_records: usize,
+    policies: Policies,
+    auto_commit: Option<Duration>,
 }
 
 impl ConsumerBuilder {
     pub(crate) fn new(context: Context, group: String) -> Self {
-        Self { context, group, topics: Vec::new(), start_if_new: Start::default(), max_poll_bytes: MAX_POLL_BYTES }
+        Self {
+            context,
+            group,
+            topics: Vec::new(),
+            patterns: Vec::new(),
+            start_if_new: Start::default(),
+            max_poll_bytes: MAX_POLL_BYTES,
+            max_poll_records: usize::MAX,
+            policies: Policies::default(),
+            auto_commit: None,
+        }
     }
 
-    /// Reads all partitions of this topic. Repeat it to read several topics.
+    /// Reads all partitions of this topic, also those that it gets later. Repeat it to read several topics.
+    ///
+    /// The topic has to be there when the consumer is opened. For one that may come later there is
+    /// [`topic_pattern`](ConsumerBuilder::topic_pattern): a name is a pattern, too.
     pub fn topic(mut self, name: impl Into<String>) -> Self {
-        let name = name.into();
-        if !self.topics.contains(&name) {
-            self.topics.push(name);
-        }
+        self.topics.push(name.into());
+        self
+    }
+
+    /// Reads all partitions of these topics: as [`topic`](ConsumerBuilder::topic), for each.
+    pub fn topics<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.topics.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Reads all topics whose names match, also those that are created later; it may be none so far. Repeat it for
+    /// several patterns, and mix it with names as you like: a topic is read once.
+    ///
+    /// A name is words separated by dots. In a pattern, `*` stands for exactly one word and `#` for any number of words,
+    /// also none; every other word stands for itself. The log's own topics, whose names begin with `__`, are never
+    /// matched.
+    ///
+    /// | pattern | matches | doesn't match |
+    /// |---|---|---|
+    /// | `orders.*` | `orders.eu` | `orders`, `orders.eu.paid` |
+    /// | `orders.#` | `orders`, `orders.eu`, `orders.eu.paid` | `orders-eu` |
+    /// | `*.paid` | `orders.paid` | `paid`, `orders.eu.paid` |
+    /// | `#.paid` | `paid`, `orders.eu.paid` | `orders.paid.late` |
+    /// | `orders` | `orders` | `orders.eu` |
+    /// | `#` | every topic | |
+    ///
+    /// Those are the rules of topic exchanges in AMQP 0-9-1.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidelog::{Log, Record, TopicConfig};
+    /// # fn main() -> tidelog::Result<()> {
+    /// # let log = Log::options().in_memory().open("shop")?;
+    /// let mut consumer = log.consumer("billing").topic_pattern("orders.*").open()?;
+    /// assert!(consumer.assignment().is_empty());
+    /// let orders = log.create_topic("orders.eu", TopicConfig::with_partitions(4))?;
+    /// orders.append(Record::new("tea"))?;
+    /// assert_eq!(consumer.poll(Duration::from_secs(1))?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn topic_pattern(mut self, pattern: impl Into<String>) -> Self {
+        self.patterns.push(pattern.into());
         self
     }
 
     /// Where to begin in partitions for which the group has never committed. Default: [`Start::Earliest`].
     ///
     /// [`Start::Latest`] is the end at the moment of [`open`](ConsumerBuilder::open); a group that is to miss nothing
-    /// from then on commits once, even if nothing has come yet.
+    /// from then on commits once, even if nothing has come yet. [`Start::Time`] begins at the first record of that time
+    /// or behind it. Partitions and topics that come while the consumer is open are read from their beginning, whatever
+    /// is said here: the group can't have meant to skip what wasn't there.
     pub fn start_if_new(mut self, start: Start) -> Self {
         self.start_if_new = start;
         self
     }
 
     /// About how much a [`poll`](Consumer::poll) returns at most, in bytes as they lie in the files. What was appended
-    /// in one piece isn't divided, so it may be more. At least 1, default 1 MiB.
+    /// in one piece isn't divided for it, so it may be more. At least 1, default 1 MiB.
     pub fn max_poll_bytes(mut self, bytes: usize) -> Self {
         self.max_poll_bytes = bytes;
+        self
+    }
+
+    /// How many records a [`poll`](Consumer::poll) returns at most, exactly: of a batch that was appended in one piece
+    /// the rest comes next time. At least 1, default as many as
+    /// [`max_poll_bytes`](ConsumerBuilder::max_poll_bytes) allows.
+    pub fn max_poll_records(mut self, records: usize) -> Self {
+        self.max_poll_records = records;
+        self
+    }
+
+    /// Commits by itself, about this often: a [`poll`](Consumer::poll) commits what *earlier* polls returned, once the
+    /// interval has passed since the last commit; never what it is about to return. So as long as records are dealt with
+    /// before the next `poll`, each is dealt with at least once. (Hand them to another thread and poll on, and some may
+    /// be committed that never were dealt with: then commit yourself.) With [`Duration::ZERO`], each `poll` commits.
+    ///
+    /// [`close`](Consumer::close) commits the rest. Dropping never commits, also not this. Default: no.
+    pub fn auto_commit(mut self, interval: Duration) -> Self {
+        self.auto_commit = Some(interval);
+        self
+    }
+
+    /// What [`poll`](Consumer::poll) does at records that can't be read. Default: [`CorruptionPolicy::Fail`].
+    pub fn on_corruption(mut self, policy: CorruptionPolicy) -> Self {
+        self.policies.corruption = policy;
+        self
+    }
+
+    /// What [`poll`](Consumer::poll) does where the position isn't (or is no longer) in the log. Default:
+    /// [`OutOfRangePolicy::Fail`].
+    pub fn on_out_of_range(mut self, policy: OutOfRangePolicy) -> Self {
+        self.policies.out_of_range = policy;
         self
     }
 
     /// Opens the consumer: it goes on where its group has committed.
     ///
     /// # Errors
-    /// - [`InvalidName`](crate::ErrorKind::InvalidName) for the group or a topic.
-    /// - [`InvalidConfig`](crate::ErrorKind::InvalidConfig): no topic, or `max_poll_bytes` of zero.
-    /// - [`UnknownTopic`](crate::ErrorKind::UnknownTopic).
+    /// - [`InvalidName`](crate::ErrorKind::InvalidName) for the group, a topic or a pattern.
+    /// - [`InvalidConfig`](crate::ErrorKind::InvalidConfig): neither topic nor pattern, or `max_poll_bytes` or
+    ///   `max_poll_records` of zero.
+    /// - [`UnknownTopic`](crate::ErrorKind::UnknownTopic): no topic has the name that was given to
+    ///   [`topic`](ConsumerBuilder::topic).
     /// - [`GroupInUse`](crate::ErrorKind::GroupInUse): another consumer of the group is alive.
     /// - [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange): [`Start::Offset`] lies outside a partition in which
     ///   the group begins. (A *committed* offset outside the log is told by [`poll`](Consumer::poll).)
+    /// - [`Corruption`](crate::ErrorKind::Corruption), [`Io`](crate::ErrorKind::Io): the place of [`Start::Time`] can't
+    ///   be looked up.
     /// - [`Closed`](crate::ErrorKind::Closed).
     pub fn open(self) -> Result<Consumer> {
         check_name("group", &self.group)?;
-        if self.topics.is_empty() {
-            return Err(invalid("topic", "a consumer reads one topic at least"));
-        }
+        let subscription = Subscription::parse(&self.topics, &self.patterns)?;
         if self.max_poll_bytes == 0 {
             return Err(invalid("max_poll_bytes", "at least 1 byte"));
         }
-        let waiter = Arc::new(Waiter::default());
-        // First, since it tells whether the log was closed.
-        let member = self.context.groups.join(&self.group, &waiter)?;
-        let topics: Vec<_> = self.topics.iter().map(|name| self.context.topics.get(name)).collect::<Result<_>>()?;
-        let mut consumer = Consumer {
-            member,
-            assigned: Vec::new(),
-            places: Vec::new(),
-            turns: Turns::default(),
-            waiter,
-            max_poll_bytes: self.max_poll_bytes,
-            start_if_new: self.start_if_new,
-            _keepalive: self.context.keepalive,
-        };
-        for topic in topics {
-            consumer.assign(&topic)?;
+        if self.max_poll_records == 0 {
+            return Err(invalid("max_poll_records", "at least 1 record"));
         }
-        Ok(consumer)
+        let signal = Arc::new(Signal::default());
+        let Context { topics, groups, housekeeper, keepalive } = self.context;
+        // First, since it tells whether the log was closed.
+        let member = groups.join(&self.group, &signal.waiter)?;
+        subscription.check(&topics)?;
+        let mut core = Core {
+            watching: None,
+            member,
+            // Before the topics are looked at: what comes meanwhile is found by the first poll.
+            seen_version: topics.changes().version(),
+            topics,
+            housekeeper,
+            subscription,
+            assigned: Vec::new(),
+            turns: Turns::default(),
+            signal,
+            bounds: Bounds { bytes: self.max_poll_bytes, records: self.max_poll_records as u64 },
+            policies: self.policies,
+            start_if_new: self.start_if_new,
+            auto_commit: self.auto_commit.map(AutoCommit::new),
+        };
+        core.assign_all()?;
+        Ok(Consumer { core, _keepalive: keepalive })
     }
 }
 
-impl Consumer {
-    /// Adds all partitions of a topic.
-    fn assign(&mut self, topic: &TopicState) -> Result<()> {
-        for (number, partition) in (0..).zip(topic.partitions.iter()) {
-            let first_position = resolve(partition, self.start_if_new)?;
-            let place = match self.member.offsets().committed(self.member.group(), topic.id, number) {
-                Some(committed) => Place::new(partition, committed),
-                None => Place::at(partition, Start::Offset(first_position))?,
-            };
-            self.assigned.push(Assigned { topic: topic.name.clone(), topic_id: topic.id, number, first_position });
-            self.places.push(place);
-        }
+impl Core {
+    /// Takes up all partitions that are there.
+    fn assign_all(&mut self) -> Result<()> {
+        let topics = self.subscription.topics(&self.topics);
+        let partitions = topics.iter().flat_map(|topic| topic.partitions.iter());
+        let assigned = partitions.map(|partition| self.assigned_first(partition)).collect::<Result<_>>()?;
+        self.assign(assigned);
         Ok(())
+    }
+
+    /// A partition at what the group has committed, else where a new group begins; kind `OffsetOutOfRange` if that is
+    /// outside.
+    fn assigned_first(&self, partition: &Arc<PartitionLog>) -> Result<Assigned> {
+        let start = resolve(partition, self.start_if_new)?;
+        let mut assigned = self.assigned_from(partition, start);
+        if self.committed(&assigned).is_none() {
+            assigned.place = Place::at(partition, Start::Offset(start))?;
+        }
+        Ok(assigned)
     }
 }
 
@@ -125,12 +239,13 @@ impl std::fmt::Debug for ConsumerBuilder {
         f.debug_struct("ConsumerBuilder")
             .field("group", &self.group)
             .field("topics", &self.topics)
+            .field("patterns", &self.patterns)
             .field("start_if_new", &self.start_if_new)
             .field("max_poll_bytes", &self.max_poll_bytes)
             .finish_non_exhaustive()
     }
 }
 
-fn invalid(option: &'static str, reason: &str) -> crate::error::Error {
+fn invalid(option: &'static str, reason: &str) -> Error {
     Repr::InvalidConfig { option, reason: reason.into() }.into()
 }

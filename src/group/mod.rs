@@ -90,9 +90,13 @@ impl Groups {
 
     /// Lets nobody join any more and wakes all who sleep, for them to see that the log was closed.
     pub(crate) fn close(&self) {
-        let mut members = self.members.lock();
-        members.closed = true;
-        members.by_group.values().for_each(|waiter| waiter.wake());
+        let waiters: Vec<_> = {
+            let mut members = self.members.lock();
+            members.closed = true;
+            members.by_group.values().cloned().collect()
+        };
+        // Not under the lock: waking a task runs its executor's code, which may drop the consumer, and so leave.
+        waiters.iter().for_each(|waiter| waiter.wake());
     }
 }
 

@@ -1,3 +1,5 @@
+mod life;
+
 use super::*;
 use crate::{
     error::ErrorKind,

@@ -10,7 +10,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{PartitionSpec, segment::Segment};
+use super::{PartitionSpec, Skipped, segment::Segment};
 use crate::{
     frame::{self, FrameHeader, RecordViews},
     record::RecordRef,
@@ -26,8 +26,9 @@ pub(crate) struct Run {
     pub(super) end: u64,
     /// Records below this offset were not asked for.
     pub(super) from_offset: u64,
-    /// Records from `from_offset` on.
+    /// Records from `from_offset` to `last_offset`.
     pub(super) records: u64,
+    /// Records behind this offset come later.
     pub(super) last_offset: u64,
 }
 
@@ -69,11 +70,17 @@ impl fmt::Debug for Run {
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     runs: Arc<[Run]>,
+    skipped: Option<Arc<[Skipped]>>,
 }
 
 impl Batch {
     pub(crate) fn new(runs: Vec<Run>) -> Self {
-        Self { runs: runs.into() }
+        Self::with_skipped(runs, Vec::new())
+    }
+
+    /// With what was passed over on the way.
+    pub(crate) fn with_skipped(runs: Vec<Run>, skipped: Vec<Skipped>) -> Self {
+        Self { runs: runs.into(), skipped: (!skipped.is_empty()).then(|| skipped.into()) }
     }
 
     /// How many records there are.
@@ -84,6 +91,13 @@ impl Batch {
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
+    }
+
+    /// What was passed over before or between these records, by the policies of the consumer or reader
+    /// ([`CorruptionPolicy`](crate::CorruptionPolicy), [`OutOfRangePolicy`](crate::OutOfRangePolicy)). Empty unless one
+    /// of them says so. A batch can hold this and no record.
+    pub fn skipped(&self) -> &[Skipped] {
+        self.skipped.as_deref().unwrap_or_default()
     }
 
     /// The records, in offset order within each partition.
@@ -177,6 +191,9 @@ impl<'a> Iterator for RunRecords<'a> {
                 for view in &mut frame.views {
                     let offset = frame.next_offset;
                     frame.next_offset += 1;
+                    if offset > self.run.last_offset {
+                        return None;
+                    }
                     if offset >= self.run.from_offset {
                         return Some(RecordRef::new(&spec.topic, spec.number, offset, frame.append_time_ms, view));
                     }

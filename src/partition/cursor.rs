@@ -1,7 +1,7 @@
 //! Reading on from an offset: find the segment, find the frame, verify, hand out; no lock on the way.
 //!
 //! # Invariants
-//! - Nothing is handed out that isn't published and verified. Each frame is verified once in a pass.
+//! - Nothing is handed out that isn't published and verified. Each frame is verified once in a pass, also one that is handed out in parts.
 //! - Nothing is skipped silently. Damage is an error with the offset to go on at, and so are segments that are missing
 //!   between two others; gaps in the offsets of intact frames are legal and no error.
 //! - An error leaves the cursor where it is.
@@ -25,7 +25,22 @@ pub(crate) struct Cursor {
     /// The next record to hand out.
     offset: u64,
     /// Where that is, once it was looked up: the frame that holds it, or the one behind the gap that it lies in.
-    place: Option<(Arc<Segment>, u64)>,
+    place: Option<Spot>,
+}
+
+/// A frame's place.
+#[derive(Debug, Clone)]
+struct Spot {
+    segment: Arc<Segment>,
+    position: u64,
+    /// Frames before this position were verified: of the first one, a part was handed out.
+    verified: u64,
+}
+
+impl Spot {
+    fn new(segment: Arc<Segment>, position: u64) -> Self {
+        Self { segment, position, verified: position }
+    }
 }
 
 /// How far a segment can be read.
@@ -63,6 +78,7 @@ impl Cursor {
     }
 
     fn check_range(&self, offset: u64) -> Result<()> {
+        self.partition.check_exists()?;
         let mut valid = self.partition.start_offset()..self.partition.end_offset();
         if offset > valid.end {
             // It may be that of a record that was just read.
@@ -75,12 +91,16 @@ impl Cursor {
         Err(Repr::OffsetOutOfRange { topic: spec.topic.to_string(), partition: spec.number, offset, valid }.into())
     }
 
-    /// Whether nothing is published beyond the position. Sequentially consistent, for who is about to sleep.
+    /// Whether nothing is published beyond the position, nor is there an error to tell of. Sequentially consistent, for
+    /// who is about to sleep.
     pub(crate) fn at_end(&self) -> bool {
+        if self.partition.check_exists().is_err() {
+            return false;
+        }
         match &self.place {
-            Some((segment, position)) => {
-                let readable = self.readable(segment);
-                !readable.sealed && *position >= readable.end
+            Some(spot) => {
+                let readable = self.readable(&spot.segment);
+                !readable.sealed && spot.position >= readable.end
             }
             None => self.offset >= self.partition.end_offset(),
         }
@@ -89,29 +109,36 @@ impl Cursor {
     /// The next verified frames from one segment, of about `max_bytes`, one frame at least. `None` at the end for now.
     ///
     /// Kind `Corruption` at damage, with the offset to go on at; kind `OffsetOutOfRange` where deleted segments were
-    /// asked for.
+    /// asked for; kind `UnknownTopic` behind what is mapped of a deleted partition.
     pub(crate) fn next_run(&mut self, max_bytes: usize) -> Result<Option<Run>> {
+        self.next_run_of(max_bytes, u64::MAX)
+    }
+
+    /// As [`next_run`](Cursor::next_run), of at most `max_records` (and at least one): of a frame that has more, the
+    /// rest comes next time.
+    pub(crate) fn next_run_of(&mut self, max_bytes: usize, max_records: u64) -> Result<Option<Run>> {
         loop {
             if self.place.is_none() {
                 self.locate()?;
             }
-            let Some((segment, position)) = self.place.clone() else { return Ok(None) };
+            let Some(spot) = self.place.clone() else { return Ok(None) };
             // Read before the commit word: what was assigned below this is published by the time we look there.
             let end_offset = self.partition.end_offset();
-            let readable = self.readable(&segment);
-            if position < readable.end {
-                let run = self.verify(&segment, position, readable.end, max_bytes)?;
+            let readable = self.readable(&spot.segment);
+            if spot.position < readable.end {
+                let run = self.verify(&spot, readable.end, max_bytes, max_records.max(1))?;
                 if run.is_some() {
                     return Ok(run);
                 }
                 continue; // Frames that lie wholly below the offset: the place has moved on.
             }
             if !readable.sealed {
+                self.partition.check_exists()?;
                 // Offsets up to the end of the log are a gap, if anything.
                 self.offset = self.offset.max(end_offset);
                 return Ok(None);
             }
-            if !self.step_to_next_segment(&segment)? {
+            if !self.step_to_next_segment(&spot.segment)? {
                 return Ok(None);
             }
         }
@@ -129,34 +156,46 @@ impl Cursor {
         Readable { end: segment.sealed_end().unwrap_or(DATA_START), sealed: true }
     }
 
-    /// Verifies frames from `position` on. `None` if they all lie below the wanted offset.
-    fn verify(&mut self, segment: &Arc<Segment>, position: u64, end: u64, max_bytes: usize) -> Result<Option<Run>> {
+    /// Verifies frames from the spot on, below `end`. `None` if they all lie below the wanted offset.
+    fn verify(&mut self, spot: &Spot, end: u64, max_bytes: usize, max_records: u64) -> Result<Option<Run>> {
+        let (segment, position) = (&spot.segment, spot.position);
         // SAFETY: `end` is the published end of the segment.
         let bytes = unsafe { segment.published(position, end) };
         let (mut at, mut records, mut next_offset) = (0, 0, self.offset);
         let mut start = None;
-        while at < max_bytes && position + (at as u64) < end {
-            let header = match look(segment, &bytes[at..], position + at as u64) {
+        // Behind the frame of which a part is left over, if there is one.
+        let mut verified = None;
+        while at < max_bytes && records < max_records && position + (at as u64) < end {
+            let place = position + at as u64;
+            let header = match look(segment, &bytes[at..], place, place < spot.verified) {
                 Look::Good(header) => header,
                 Look::Bad(_) if start.is_some() => break, // First what is intact; the error comes next.
-                Look::Bad(fault) => return Err(self.damage(segment, position + at as u64, end, fault)),
+                Look::Bad(fault) => return Err(self.damage(segment, place, end, fault)),
             };
             let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
             let behind = base.saturating_add(header.record_count.into());
             if behind > next_offset {
                 start.get_or_insert(at);
-                records += behind - next_offset.max(base);
-                next_offset = behind;
+                let first = next_offset.max(base);
+                let taken = (behind - first).min(max_records - records);
+                records += taken;
+                next_offset = first + taken;
+                if next_offset < behind {
+                    verified = Some(place + header.frame_bytes() as u64);
+                    break;
+                }
             }
             at += header.frame_bytes();
         }
-        self.place = Some((segment.clone(), position + at as u64));
+        let position = position + at as u64;
+        let behind = verified.unwrap_or(position);
+        self.place = Some(Spot { segment: segment.clone(), position, verified: behind });
         let Some(start) = start else { return Ok(None) };
         let run = Run {
             spec: self.partition.spec.clone(),
             segment: segment.clone(),
-            start: position + start as u64,
-            end: position + at as u64,
+            start: spot.position + start as u64,
+            end: behind,
             from_offset: self.offset,
             records,
             last_offset: next_offset - 1,
@@ -170,6 +209,7 @@ impl Cursor {
         let segments = self.partition.segments.load();
         let at = segments.partition_point(|slot| slot.base_offset <= segment.header.base_offset);
         if at == segments.len() {
+            self.partition.check_exists()?;
             return Ok(false);
         }
         let next = match self.partition.open_segment(&segments, at) {
@@ -189,7 +229,7 @@ impl Cursor {
             let error = Error::corruption(&next.path, 0, detail);
             return Err(error.with_damaged_offsets(self.offset..next.header.base_offset));
         }
-        self.place = Some((next, DATA_START));
+        self.place = Some(Spot::new(next, DATA_START));
         Ok(true)
     }
 
@@ -214,7 +254,7 @@ impl Cursor {
             }
         };
         let position = self.walk(&segment);
-        self.place = Some((segment, position));
+        self.place = Some(Spot::new(segment, position));
         Ok(())
     }
 
@@ -268,13 +308,16 @@ impl Cursor {
     }
 }
 
-/// Verifies the frame at the start of `bytes`.
+/// Verifies the frame at the start of `bytes`; only its header, if the body was `verified` before.
 #[inline]
-fn look(segment: &Segment, bytes: &[u8], position: u64) -> Look {
+fn look(segment: &Segment, bytes: &[u8], position: u64, verified: bool) -> Look {
     let header = match FrameHeader::decode(bytes, segment.seed, position) {
         Ok(header) => header,
         Err(fault) => return Look::Bad(fault),
     };
+    if verified {
+        return Look::Good(header);
+    }
     match header.verify_body(bytes, segment.seed, position) {
         Ok(()) => Look::Good(header),
         Err(fault) => Look::Bad(fault),

@@ -10,25 +10,29 @@
 //! - After a failed sync nothing is appended any more: see [`PartitionLog::poison`].
 //!
 //! # Thread safety
-//! Everything is shared freely. Locks are taken in this order: writer, then sync state, then agenda of the flusher or
-//! queue of the [open files](open_files); the checkpoint's is taken with none of them held (but by who poisons, who may
-//! have the writer's).
+//! Everything is shared freely. Locks are taken in this order: leftovers, writer, then sync state, then agenda of the
+//! flusher or queue of the [open files](open_files); the checkpoint's is taken with none of these held but the first (and
+//! by who poisons, who may have the writer's).
 
 mod batch;
 mod checkpoint;
+mod closing;
 mod control;
 mod cursor;
 mod flusher;
+mod identity;
 mod offset_index;
 mod open_files;
 mod recovery;
 mod report;
+mod retention;
 mod salvage;
 mod scan;
 mod segment;
 mod segment_file;
 mod set_aside;
 mod settings;
+mod skipped;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -39,25 +43,30 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
 
 pub(crate) use batch::Run;
 pub use batch::{Batch, Records};
 pub(crate) use cursor::Cursor;
 pub(crate) use flusher::Flusher;
+pub(crate) use identity::topic_id_of;
 pub(crate) use open_files::OpenFiles;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
+#[allow(unused_imports, reason = "describing topics comes next")]
+pub(crate) use retention::PartitionStats;
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};
+pub use skipped::Skipped;
 
 use self::{
-    checkpoint::{Checkpoint, CheckpointFault, CheckpointState, CleanMark},
+    checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
+    closing::Life,
     control::{ControlPage, LogPosition},
     recovery::Recovered,
     segment::{Segment, SegmentSlot},
@@ -125,8 +134,9 @@ pub(crate) struct PartitionLog {
     spec: Arc<PartitionSpec>,
     dir: PathBuf,
     control: ControlPage,
-    writer: Mutex<Writer>,
-    /// Oldest first, the active one last.
+    /// `None` once the partition is deleted.
+    writer: Mutex<Option<Writer>>,
+    /// Oldest first, the active one last. Empty once the partition is deleted.
     segments: ArcSwap<Vec<Arc<SegmentSlot>>>,
     start_offset: AtomicU64,
     /// What the durable checkpoint says; raised only behind it.
@@ -141,9 +151,14 @@ pub(crate) struct PartitionLog {
     /// Nanoseconds of the interval that the pending flush was scheduled with, or [`NOT_PENDING`].
     pending_interval: AtomicU64,
     waiters: Mutex<Vec<Arc<Waiter>>>,
-    closed: AtomicBool,
-    /// The clean mark is written, and nothing comes behind it. Changed with the checkpoint's lock held.
+    /// A [`Life`]; only grows.
+    life: AtomicU8,
+    /// Nothing is written to the checkpoint any more: its clean mark is, or the partition is deleted. Changed with the
+    /// checkpoint's lock held.
     finished: AtomicBool,
+    /// Files of segments that are no longer a part of the log and couldn't be removed yet. Locked by who removes
+    /// segments, one at a time.
+    leftovers: Mutex<Vec<PathBuf>>,
     poison: OnceLock<Arc<str>>,
 }
 
@@ -175,7 +190,7 @@ impl PartitionLog {
         let partition = Arc::new(Self {
             env: env.clone(),
             dir: dir.into(),
-            writer: Mutex::new(writer),
+            writer: Mutex::new(Some(writer)),
             segments: ArcSwap::from_pointee(recovered.slots),
             start_offset: AtomicU64::new(state.log_start_offset),
             offset_ceiling: AtomicU64::new(if checkpoint.allows_appends() {
@@ -191,8 +206,9 @@ impl PartitionLog {
             synced: Condvar::new(),
             pending_interval: AtomicU64::new(NOT_PENDING),
             waiters: Mutex::new(Vec::new()),
-            closed: AtomicBool::new(false),
+            life: AtomicU8::new(Life::Open as u8),
             finished: AtomicBool::new(false),
+            leftovers: Mutex::default(),
             poison: OnceLock::new(),
             control,
             spec: Arc::new(spec),
@@ -228,7 +244,13 @@ impl PartitionLog {
     /// As [`end_offset`](PartitionLog::end_offset), which trails what readers see by a moment; this one doesn't, but
     /// waits for the writer.
     pub(crate) fn settled_end_offset(&self) -> u64 {
-        self.writer.lock().next_offset()
+        self.writer.lock().as_ref().map_or_else(|| self.end_offset(), Writer::next_offset)
+    }
+
+    /// Takes the writer lock; kind `UnknownTopic` once the partition is deleted.
+    #[inline]
+    fn writer(&self) -> Result<MappedMutexGuard<'_, Writer>> {
+        MutexGuard::try_map(self.writer.lock(), Option::as_mut).map_err(|_| self.deleted())
     }
 
     /// Everything below it is on the device.
@@ -253,17 +275,15 @@ impl PartitionLog {
 
     fn wake_waiters(&self) {
         if self.control.has_sleepers() {
-            for waiter in &*self.waiters.lock() {
-                waiter.wake();
-            }
+            // Not under the lock: waking a task runs its executor's code, which may drop the task, and that unwatches.
+            let waiters = self.waiters.lock().clone();
+            waiters.iter().for_each(|waiter| waiter.wake());
         }
     }
 
-    /// Kind `Closed` or `Poisoned`, if nothing may be appended.
+    /// Kind `Closed`, `UnknownTopic` or `Poisoned`, if nothing may be appended.
     fn check_writable(&self) -> Result<()> {
-        if self.is_closed() {
-            return Err(Repr::Closed.into());
-        }
+        self.check_open()?;
         self.check_poison()
     }
 
@@ -321,6 +341,7 @@ impl PartitionLog {
         let outcome = {
             let mut checkpoint = self.checkpoint.lock();
             if self.finished.load(Ordering::Acquire) {
+                self.check_exists()?;
                 return Err(Repr::Closed.into());
             }
             let mut state = CheckpointState { clean: None, ..*checkpoint.state() };
@@ -380,9 +401,7 @@ impl PartitionLog {
 
     /// Everything appended so far is on the device when this returns.
     pub(crate) fn flush(&self) -> Result<()> {
-        if self.is_closed() {
-            return Err(Repr::Closed.into());
-        }
+        self.check_open()?;
         self.sync_through(self.control.committed())
     }
 
@@ -395,6 +414,7 @@ impl PartitionLog {
             if self.control.durable() >= target {
                 return Ok(());
             }
+            self.check_exists()?;
             if state.running {
                 self.synced.wait(&mut state);
                 continue;
@@ -424,7 +444,7 @@ impl PartitionLog {
     /// further than their end.
     fn sync_now(&self, segments: &[Arc<Segment>], folder_changed: bool) -> Result<LogPosition> {
         let (mut end, mut end_offset) = {
-            let mut writer = self.writer.lock();
+            let mut writer = self.writer()?;
             writer.begin_sync(segments);
             (writer.end(), writer.next_offset())
         };
@@ -440,12 +460,7 @@ impl PartitionLog {
             }
         }
         if folder_changed {
-            let sync = || self.env.storage.sync_dir(&self.dir);
-            let synced = self.env.open_files.with_spare(is_out_of_files, sync);
-            synced.map_err(|source| match is_out_of_files(&source) {
-                true => Error::io("sync the folder", &self.dir, source), // Nothing was tried.
-                false => self.sync_failed(&self.dir, source),
-            })?;
+            self.sync_folder()?;
         }
         self.control.raise_durable(end, end_offset);
         let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
@@ -460,6 +475,15 @@ impl PartitionLog {
             }
         }
         Ok(end)
+    }
+
+    /// Makes the names in the folder durable. A failure poisons, unless it couldn't be tried for lack of a descriptor.
+    fn sync_folder(&self) -> Result<()> {
+        let sync = || self.env.storage.sync_dir(&self.dir);
+        self.env.open_files.with_spare(is_out_of_files, sync).map_err(|source| match is_out_of_files(&source) {
+            true => Error::io("sync the folder", &self.dir, source),
+            false => self.sync_failed(&self.dir, source),
+        })
     }
 
     fn sync_failed(&self, path: &Path, source: std::io::Error) -> Error {
@@ -483,7 +507,7 @@ impl PartitionLog {
         self.segments.rcu(|segments| {
             let release = |slot: &Arc<SegmentSlot>| {
                 let segment = sealed.iter().find(|segment| segment.header.base_offset == slot.base_offset);
-                segment.map_or_else(|| slot.clone(), |segment| Arc::new(SegmentSlot::released(segment)))
+                segment.map_or_else(|| slot.clone(), |segment| Arc::new(slot.released(segment)))
             };
             segments.iter().map(release).collect::<Vec<_>>()
         });
@@ -515,10 +539,11 @@ impl PartitionLog {
 
     /// To be called when a segment was kept: it may have been deleted, or the partition closed, just before.
     fn forget_if_gone(&self, segment: &Segment) {
+        let oldest = self.segments.load().first().map_or(u64::MAX, |slot| slot.base_offset);
         if self.is_closed() {
             self.forget_recent_segments(u64::MAX);
-        } else if segment.header.base_offset < self.start_offset() {
-            self.forget_recent_segments(self.start_offset());
+        } else if segment.header.base_offset < oldest {
+            self.forget_recent_segments(oldest);
         }
     }
 
@@ -531,100 +556,6 @@ impl PartitionLog {
     /// Base offsets of the segments, oldest first; the last is the active one.
     pub(crate) fn segment_base_offsets(&self) -> Vec<u64> {
         self.segments.load().iter().map(|slot| slot.base_offset).collect()
-    }
-
-    /// Raises the log start offset, durably, to the base offset of the segment that holds `offset`, and removes the
-    /// segments before it. Who reads in them goes on with what is mapped. Flushes first: a log start that outlives a
-    /// power cut which what it leads to doesn't would look like damage.
-    pub(crate) fn delete_segments_before(&self, offset: u64) -> Result<()> {
-        self.check_writable()?;
-        let segments = self.segments.load_full();
-        let kept = segments.iter().rposition(|slot| slot.base_offset <= offset).unwrap_or(0);
-        let start_offset = segments[kept].base_offset;
-        if kept == 0 || start_offset <= self.start_offset() {
-            return Ok(());
-        }
-        self.sync_through(self.control.committed())?;
-        let (durable_offset, durable) = (self.control.durable_offset(), self.control.durable());
-        self.update_checkpoint(|state| {
-            state.log_start_offset = state.log_start_offset.max(start_offset);
-            // A later scan begins there, and must not look for a segment that is gone.
-            if durable > state.durable {
-                (state.durable, state.durable_offset) = (durable, durable_offset);
-            }
-        })?;
-        self.start_offset.fetch_max(start_offset, Ordering::AcqRel);
-        self.segments.rcu(|segments| {
-            segments.iter().filter(|slot| slot.base_offset >= start_offset).cloned().collect::<Vec<_>>()
-        });
-        self.sync.lock().unsynced.retain(|segment| segment.header.base_offset >= start_offset);
-        self.forget_recent_segments(start_offset);
-        for slot in &segments[..kept] {
-            recovery::remove_segment(&*self.env.storage, &slot.path)?;
-        }
-        self.env.storage.sync_dir(&self.dir).map_err(|source| Error::io("sync the folder", &self.dir, source))
-    }
-
-    /// True after [`close`](PartitionLog::close).
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Syncs, trims, writes the clean mark. Later appends and flushes answer kind `Closed`; batches stay valid.
-    pub(crate) fn close(&self) -> Result<()> {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        self.wake_waiters();
-        self.forget_recent_segments(u64::MAX);
-        // Whoever is inside an append has published when the lock comes free; nobody enters any more.
-        let (active, end, next_offset, last_time_ms) = {
-            let writer = self.writer.lock();
-            (writer.segment().clone(), writer.end(), writer.next_offset(), writer.last_time_ms())
-        };
-        if let Err(error) = self.sync_through(end) {
-            // A handle with bytes that never reached the device must not be closed: with it would go the kernel's
-            // memory that there was a failure.
-            std::mem::forget(self.sync.lock().unsynced.clone());
-            if self.poison.get().is_some() {
-                self.write_poison(); // It may have failed before.
-            }
-            return Err(error);
-        }
-        active.seal_index(&*self.env.storage);
-        let position = end.file_position();
-        let trim = || {
-            let file = active.open_file(&self.env)?;
-            file.set_len(position)?;
-            file.sync_all()?;
-            active.file.close();
-            Ok(())
-        };
-        self.env.open_files.with_spare(is_out_of_files, trim).map_err(|source| match is_out_of_files(&source) {
-            true => Error::io("open the segment", &active.path, source),
-            false => self.sync_failed(&active.path, source),
-        })?;
-        let segment_id = active.header.segment_id;
-        let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
-        // Unless nothing was appended since it was opened. Until the mark is written, the page is what a process that is
-        // killed leaves to believe.
-        if !self.is_marked(mark) {
-            self.update_checkpoint(|state| {
-                self.finished.store(true, Ordering::Release);
-                (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
-                state.clean = Some(mark);
-            })?;
-        }
-        self.control.make_invalid();
-        Ok(())
-    }
-
-    /// Whether the checkpoint has this clean mark already. If so, nothing is written to it any more.
-    fn is_marked(&self, mark: CleanMark) -> bool {
-        let checkpoint = self.checkpoint.lock();
-        let marked = checkpoint.state().clean == Some(mark);
-        self.finished.fetch_or(marked, Ordering::AcqRel);
-        marked
     }
 }
 

@@ -505,12 +505,16 @@ pub(crate) fn zero_behind(file: &Arc<dyn File>, end: u64, bound: u64) -> std::io
     Ok(())
 }
 
-/// Removes a segment and its index, by a rename first: a half-removed segment is never seen under its name.
+/// Removes a segment and its index, by a rename first: a half-removed segment is never seen under its name. What an
+/// earlier attempt has done already is fine.
 pub(crate) fn remove_segment(storage: &dyn Storage, path: &Path) -> Result<()> {
     let gone = path.with_extension(TEMPORARY_EXTENSION);
     let _ = storage.remove_file(&index_path(path)); // A cache; it may never have been there.
-    storage
-        .rename(path, &gone)
-        .and_then(|()| storage.remove_file(&gone))
+    let unless_done = |outcome: std::io::Result<()>| match outcome {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    };
+    unless_done(storage.rename(path, &gone))
+        .and_then(|()| unless_done(storage.remove_file(&gone)))
         .map_err(|source| Error::io("remove the segment", path, source))
 }

@@ -17,7 +17,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -323,6 +323,15 @@ impl RecentSegments {
     }
 }
 
+/// How far a sealed segment reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Bytes of its file up to the end of the frames.
+    pub(crate) bytes: u64,
+    /// None of its frames was appended later, by the log's own time.
+    pub(crate) newest_ms: i64,
+}
+
 /// A segment of the list: known by its name, opened when it is first read.
 ///
 /// Only those that may have to be synced are held here; the others belong to their readers, who share them, and to
@@ -335,22 +344,45 @@ pub(crate) struct SegmentSlot {
     shared: ArcSwapWeak<Segment>,
     /// Taken by who opens it.
     opening: Mutex<()>,
+    /// Read when it is first asked for.
+    header: OnceLock<SegmentHeader>,
+    /// Set when the segment is sealed, else found out when it is first asked for.
+    extent: OnceLock<Extent>,
 }
 
 impl SegmentSlot {
     pub(crate) fn unopened(base_offset: u64, path: PathBuf) -> Self {
-        Self { base_offset, path, held: None, shared: ArcSwapWeak::default(), opening: Mutex::new(()) }
+        Self {
+            base_offset,
+            path,
+            held: None,
+            shared: ArcSwapWeak::default(),
+            opening: Mutex::new(()),
+            header: OnceLock::new(),
+            extent: OnceLock::new(),
+        }
     }
 
     pub(crate) fn opened(segment: Arc<Segment>) -> Self {
-        Self { held: Some(segment.clone()), ..Self::released(&segment) }
+        let slot = Self::unopened(segment.header.base_offset, segment.path.clone());
+        Self { held: Some(segment), ..slot }
     }
 
-    /// Of a segment that is sealed and durable.
-    pub(crate) fn released(segment: &Arc<Segment>) -> Self {
-        let slot = Self::unopened(segment.header.base_offset, segment.path.clone());
+    /// The same, once the segment is sealed and durable.
+    pub(crate) fn released(&self, segment: &Arc<Segment>) -> Self {
+        let slot = Self::unopened(self.base_offset, self.path.clone());
         slot.shared.store(Arc::downgrade(segment));
-        slot
+        Self { header: segment.header.into(), extent: self.extent.clone(), ..slot }
+    }
+
+    /// What [`set_extent`](SegmentSlot::set_extent) has set.
+    pub(crate) fn extent(&self) -> Option<Extent> {
+        self.extent.get().copied()
+    }
+
+    /// Says how far the segment reaches. The first answer stays.
+    pub(crate) fn set_extent(&self, extent: Extent) {
+        let _ = self.extent.set(extent);
     }
 
     /// The handle of a segment that may have to be synced.
@@ -415,12 +447,14 @@ impl SegmentSlot {
         Ok(segment)
     }
 
-    /// The segment's header, read from the file unless it is held.
-    fn header(&self, storage: &dyn Storage, spec: &PartitionSpec) -> Result<SegmentHeader> {
-        match &self.held {
-            Some(segment) => Ok(segment.header),
-            None => Ok(open_file(storage, &self.path, OpenMode::Read, spec, self.base_offset)?.1),
+    /// The segment's header, read from the file unless it is known.
+    pub(crate) fn header(&self, storage: &dyn Storage, spec: &PartitionSpec) -> Result<SegmentHeader> {
+        let known = self.held.as_ref().map(|segment| &segment.header).or_else(|| self.header.get());
+        if let Some(header) = known {
+            return Ok(*header);
         }
+        let header = open_file(storage, &self.path, OpenMode::Read, spec, self.base_offset)?.1;
+        Ok(*self.header.get_or_init(|| header))
     }
 }
 

@@ -69,7 +69,7 @@ impl Settings {
         self.retention_bytes.store(optional(values.retention_bytes), Ordering::Relaxed);
     }
 
-    #[cfg(test)]
+    /// All values.
     pub(crate) fn values(&self) -> SettingsValues {
         SettingsValues {
             durability: self.durability(),

@@ -25,7 +25,7 @@ use super::{
     new_segment_header,
     offset_index::{self, Entry},
     recovery::position,
-    segment::{Segment, SegmentSlot, index_path},
+    segment::{Extent, Segment, SegmentSlot, index_path},
 };
 use crate::{
     config::Durability,
@@ -189,7 +189,7 @@ impl PartitionLog {
     }
 
     fn try_publish(self: &Arc<Self>, encoder: &FrameEncoder<'_, '_>, at_any_rate: bool) -> Result<Step> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer()?;
         let writer = &mut *writer;
         self.check_writable()?;
         let bytes = encoder.frame_bytes() as u64;
@@ -333,7 +333,7 @@ impl PartitionLog {
     /// Closes the handle of the active segment, unless there may be something in the file that isn't on the device. False
     /// if it stays open. The next append opens it again.
     pub(super) fn close_clean_handle(&self) -> bool {
-        let mut writer = self.writer.lock();
+        let Ok(mut writer) = self.writer() else { return true }; // Deleted, and its files closed.
         let clean = !writer.residue && self.control.durable() >= writer.end && self.check_poison().is_ok();
         if clean {
             // In this order, and both under the lock: nothing is stored without a handle.
@@ -401,6 +401,9 @@ impl PartitionLog {
         old.seal(old_end);
         self.segments.rcu(|segments| {
             let mut segments = Vec::clone(segments);
+            if let Some(last) = segments.last() {
+                last.set_extent(Extent { bytes: old_end, newest_ms: writer.last_time_ms });
+            }
             segments.push(Arc::new(SegmentSlot::opened(new.clone())));
             segments
         });
@@ -431,7 +434,7 @@ impl PartitionLog {
 
     /// Begins a new segment now; does nothing if the active one is empty.
     pub(crate) fn roll(self: &Arc<Self>) -> Result<()> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer()?;
         self.check_writable()?;
         if writer.is_empty() {
             return Ok(());
@@ -448,7 +451,7 @@ impl PartitionLog {
             bytes += FrameEncoder::new(frame)?.frame_bytes() as u64;
             rest = others;
         }
-        let writer = self.writer.lock();
+        let writer = self.writer()?;
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
         Ok(self.must_roll(&writer, bytes, records.len() as u64, now_ms))
     }

@@ -47,7 +47,9 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     fn reopen(&self, path: &Path, region: &Region) -> io::Result<Arc<dyn File>>;
 
     /// How many descriptors this process may have at a time, if there is a limit and the system tells it.
-    fn open_files_limit(&self) -> Option<u64>;
+    fn open_files_limit(&self) -> Option<u64> {
+        None
+    }
 
     /// Renames a file or folder in one step, over an existing file.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

@@ -44,6 +44,8 @@ use super::{
 
 pub(crate) mod faults;
 mod memory;
+#[cfg(test)]
+pub(crate) mod power;
 mod tree;
 
 /// A file system in memory, empty at first. Clones are the same one.
@@ -123,10 +125,6 @@ impl Storage for SimStorage {
             return Err(another_file());
         }
         Ok(self.handle(node, true))
-    }
-
-    fn open_files_limit(&self) -> Option<u64> {
-        None
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

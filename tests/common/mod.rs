@@ -3,6 +3,7 @@
 // Each test binary uses a part of it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod executor;
 #[cfg(target_os = "linux")]
 pub(crate) mod mount;
 #[cfg(unix)]

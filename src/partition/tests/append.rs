@@ -368,7 +368,7 @@ fn deleted_segments_go_and_who_reads_in_them_reads_on() {
 
 /// Files below `root` that this process has open or mapped.
 #[cfg(target_os = "linux")]
-fn held_files(root: &Path) -> (usize, usize) {
+pub(super) fn held_files(root: &Path) -> (usize, usize) {
     let open =
         std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();

@@ -4,6 +4,7 @@
 
 mod append;
 mod faults;
+mod life;
 mod model;
 mod open_files;
 mod recovery;

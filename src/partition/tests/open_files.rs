@@ -448,7 +448,7 @@ fn an_index_that_cant_be_opened_to_grow_has_a_gap_and_holds_up_nothing() {
     bench.machine.storage.heal();
     append(2000);
     partition.close().unwrap();
-    let entries = partition.writer.lock().segment().index().unwrap().last().unwrap();
+    let entries = partition.writer().unwrap().segment().index().unwrap().last().unwrap();
     assert!(entries.relative_offset > 3190, "{entries:?}");
     for offset in [0, 300, 600, 1000, 1300, 2000, 3199] {
         let run = Cursor::new(&partition, offset).unwrap().next_run(1).unwrap().unwrap();

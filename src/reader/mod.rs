@@ -1,21 +1,31 @@
 //! Reading without a group: whole topics, single partitions, one record at a time.
 //!
 //! # Invariants
-//! - Nothing is skipped: at damage, and where retention was faster, a position stays until somebody moves it.
+//! - Nothing is skipped silently: at damage, and where retention was faster, a position stays until somebody moves it,
+//!   or the program's policy does, which is told.
 //! - What was read of other partitions when one of them failed is handed out first; the error comes next.
 //!
 //! # Thread safety
 //! Readers are moved between threads, not shared. They take no lock that an append could wait for.
+
+mod place;
+mod policy;
+mod turns;
 
 use std::{fmt, sync::Arc, vec};
 
 use crate::{
     config::Start,
     error::{Repr, Result},
-    partition::{Batch, Cursor, PartitionLog, Run},
+    partition::{Batch, PartitionLog},
     record::OwnedRecord,
-    topic::{Keepalive, Partition, Topic},
+    topic::{Keepalive, Partition, Topic, TopicState},
 };
+
+pub(crate) use place::{Bounds, Place, resolve};
+pub(crate) use policy::Policies;
+pub use policy::{CorruptionPolicy, OutOfRangePolicy};
+pub(crate) use turns::Turns;
 
 /// About the size of a reader's batch, in bytes: large enough to read at full speed, small enough to stay in the
 /// processor's cache.
@@ -23,150 +33,6 @@ const BATCH_BYTES: usize = 512 << 10;
 
 /// About the size of what an iterator of owned records copies at once, in bytes.
 const RECORDS_BYTES: usize = 64 << 10;
-
-/// A place to read on from that may lie outside the log: then every attempt to read is an error.
-#[derive(Debug)]
-pub(crate) struct Place {
-    partition: Arc<PartitionLog>,
-    position: Position,
-}
-
-#[derive(Debug)]
-enum Position {
-    Inside(Cursor),
-    Outside(u64),
-}
-
-impl Place {
-    /// At `offset`, wherever that is.
-    pub(crate) fn new(partition: &Arc<PartitionLog>, offset: u64) -> Self {
-        let position = Cursor::new(partition, offset).map_or(Position::Outside(offset), Position::Inside);
-        Self { partition: partition.clone(), position }
-    }
-
-    /// Where `start` is in the partition; kind `OffsetOutOfRange`.
-    pub(crate) fn at(partition: &Arc<PartitionLog>, start: Start) -> Result<Self> {
-        let cursor = Cursor::new(partition, resolve(partition, start)?)?;
-        Ok(Self { partition: partition.clone(), position: Position::Inside(cursor) })
-    }
-
-    pub(crate) fn partition(&self) -> &Arc<PartitionLog> {
-        &self.partition
-    }
-
-    /// The offset of the next record to hand out, or less where offsets have a gap.
-    pub(crate) fn position(&self) -> u64 {
-        match &self.position {
-            Position::Inside(cursor) => cursor.position(),
-            Position::Outside(offset) => *offset,
-        }
-    }
-
-    /// Whether the position is in the log, as far as is known.
-    pub(crate) fn is_inside(&self) -> bool {
-        matches!(self.position, Position::Inside(_))
-    }
-
-    /// Goes to `offset`; kind `OffsetOutOfRange`, and the position stays.
-    pub(crate) fn seek(&mut self, offset: u64) -> Result<()> {
-        match &mut self.position {
-            Position::Inside(cursor) => cursor.seek(offset),
-            Position::Outside(_) => {
-                self.position = Position::Inside(Cursor::new(&self.partition, offset)?);
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether there is nothing to read, nor an error to tell.
-    pub(crate) fn at_end(&self) -> bool {
-        matches!(&self.position, Position::Inside(cursor) if cursor.at_end())
-    }
-
-    /// The next frames; see [`Cursor::next_run`].
-    fn next_run(&mut self, max_bytes: usize) -> Result<Option<Run>> {
-        if let Position::Outside(offset) = self.position {
-            self.position = Position::Inside(Cursor::new(&self.partition, offset)?);
-        }
-        match &mut self.position {
-            Position::Inside(cursor) => cursor.next_run(max_bytes),
-            Position::Outside(_) => Ok(None), // was just replaced
-        }
-    }
-}
-
-/// The offset that `start` means in a partition.
-pub(crate) fn resolve(partition: &Arc<PartitionLog>, start: Start) -> Result<u64> {
-    Ok(match start {
-        Start::Earliest => partition.start_offset(),
-        Start::Latest => partition.end_offset(),
-        Start::Offset(offset) => offset,
-        Start::Time(time_ms) => {
-            // Looked up first, so that what is appended meanwhile isn't skipped.
-            let end_offset = partition.end_offset();
-            partition.offset_for_time(time_ms)?.unwrap_or(end_offset)
-        }
-    })
-}
-
-/// A batch keeps the segments mapped that it lies in. After as many runs of frames, each from one segment, it gets none but
-/// the rest of a turn: segments of a few records are many, and a process has only so many maps.
-const LONG_BATCH: usize = 1024;
-
-/// Reads several partitions in turn, so that none of them starves.
-#[derive(Debug, Default)]
-pub(crate) struct Turns {
-    /// The place that comes first next time.
-    next: usize,
-    /// Met while something had been read already.
-    error: Option<crate::error::Error>,
-}
-
-impl Turns {
-    /// Reads about `max_bytes` from `places`; at least a frame if there is any. Each place gets a fair share first,
-    /// what is left over goes to whoever has more.
-    pub(crate) fn read(&mut self, places: &mut [Place], max_bytes: usize) -> Result<Batch> {
-        if let Some(error) = self.error.take() {
-            return Err(error);
-        }
-        let mut runs = Vec::new();
-        let mut left = max_bytes.max(1);
-        let share = (max_bytes / places.len().max(1)).max(1);
-        let first = self.next;
-        let mut exhausted = false;
-        while left > 0 && !exhausted && runs.len() < LONG_BATCH && self.error.is_none() {
-            exhausted = true;
-            for step in 0..places.len() {
-                let turn = (first + step) % places.len();
-                match places[turn].next_run(share.min(left)) {
-                    Ok(None) => continue,
-                    Ok(Some(run)) => {
-                        left = left.saturating_sub(run.bytes());
-                        runs.push(run);
-                        exhausted = false;
-                        self.next = turn + 1;
-                    }
-                    Err(error) => self.error = self.error.take().or(Some(error)),
-                }
-                if left == 0 {
-                    break;
-                }
-            }
-        }
-        match self.error.take() {
-            Some(error) if runs.is_empty() => Err(error),
-            error => {
-                self.error = error;
-                Ok(Batch::new(runs))
-            }
-        }
-    }
-
-    /// Forgets an error that wasn't told yet: positions were moved. Where it still stands it is met again.
-    pub(crate) fn forget_error(&mut self) {
-        self.error = None;
-    }
-}
 
 /// Reads all partitions of a topic, or a single one, without a group and without commits.
 ///
@@ -190,10 +56,14 @@ impl Turns {
 /// # }
 /// ```
 ///
-/// Order is kept within a partition; how partitions are mixed isn't defined, but none waits for ever.
+/// Order is kept within a partition; how partitions are mixed isn't defined, but none waits for ever. Partitions that the
+/// topic is [given later](crate::Log::increase_partitions) are read from their beginning on.
 pub struct Reader {
+    /// Unless it is a single partition's.
+    topic: Option<Arc<TopicState>>,
     places: Vec<Place>,
     turns: Turns,
+    policies: Policies,
     _keepalive: Keepalive,
 }
 
@@ -204,7 +74,8 @@ impl Topic {
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) if [`Start::Offset`] lies outside one of the
     /// partitions; [`Closed`](crate::ErrorKind::Closed).
     pub fn reader(&self, start: Start) -> Result<Reader> {
-        Reader::new(self.state().partitions.iter(), start, self.keepalive().clone())
+        let reader = Reader::new(self.state().partitions.iter(), start, self.keepalive().clone())?;
+        Ok(Reader { topic: Some(self.state().clone()), ..reader })
     }
 }
 
@@ -246,12 +117,8 @@ impl Partition {
 }
 
 fn open_place(partition: &Arc<PartitionLog>, start: Start) -> Result<Place> {
-    check_open(partition)?;
+    partition.check_open()?;
     Place::at(partition, start)
-}
-
-fn check_open(partition: &PartitionLog) -> Result<()> {
-    if partition.is_closed() { Err(Repr::Closed.into()) } else { Ok(()) }
 }
 
 impl Reader {
@@ -261,24 +128,51 @@ impl Reader {
         keepalive: Keepalive,
     ) -> Result<Self> {
         let places = partitions.into_iter().map(|partition| open_place(partition, start)).collect::<Result<_>>()?;
-        Ok(Self { places, turns: Turns::default(), _keepalive: keepalive })
+        Ok(Self { topic: None, places, turns: Turns::default(), policies: Policies::default(), _keepalive: keepalive })
+    }
+
+    /// What to do at records that can't be read. Default: [`CorruptionPolicy::Fail`].
+    pub fn on_corruption(mut self, policy: CorruptionPolicy) -> Self {
+        self.policies.corruption = policy;
+        self
+    }
+
+    /// What to do where the position is no longer in the log: retention was faster than the reader. Default:
+    /// [`OutOfRangePolicy::Fail`].
+    pub fn on_out_of_range(mut self, policy: OutOfRangePolicy) -> Self {
+        self.policies.out_of_range = policy;
+        self
     }
 
     /// The next records, about half a MiB of them; `None` if there are no more for now. A later call gives what was
     /// appended meanwhile.
     ///
+    /// The batch has no record if there was nothing but what a policy passed over: [`Batch::skipped`].
+    ///
     /// # Errors
-    /// - [`Corruption`](crate::ErrorKind::Corruption): some records can't be read. The reader stays there and tells
-    ///   it again, until [`seek`](Reader::seek) moves it on, to [`Error::resume_offset`](crate::Error::resume_offset)
-    ///   for instance. Other partitions are read meanwhile.
-    /// - [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange): the records were removed before they were read;
-    ///   likewise.
+    /// - [`Corruption`](crate::ErrorKind::Corruption), unless a policy says otherwise: some records can't be read. The
+    ///   reader stays there and tells it again, until [`seek`](Reader::seek) moves it on, to
+    ///   [`Error::resume_offset`](crate::Error::resume_offset) for instance. Other partitions are read meanwhile.
+    /// - [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), unless a policy says otherwise: the records were
+    ///   removed before they were read; likewise.
     /// - [`Io`](crate::ErrorKind::Io), [`LimitReached`](crate::ErrorKind::LimitReached),
     ///   [`Closed`](crate::ErrorKind::Closed).
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
-        self.places.iter().try_for_each(|place| check_open(place.partition()))?;
-        let batch = self.turns.read(&mut self.places, BATCH_BYTES)?;
-        Ok(if batch.is_empty() { None } else { Some(batch) })
+        self.places.iter().try_for_each(|place| place.partition().check_open())?;
+        self.follow_topic()?;
+        let bounds = Bounds { bytes: BATCH_BYTES, records: u64::MAX };
+        let batch = self.turns.read(&mut self.places, bounds, self.policies)?;
+        Ok(if batch.is_empty() && batch.skipped().is_empty() { None } else { Some(batch) })
+    }
+
+    /// Takes up partitions that came to the topic.
+    fn follow_topic(&mut self) -> Result<()> {
+        let Some(topic) = &self.topic else { return Ok(()) };
+        // As a reader of a topic it has all of them, by number.
+        while let Some(partition) = topic.partitions.get(self.places.len() as u32) {
+            self.places.push(open_place(partition, Start::Earliest)?);
+        }
+        Ok(())
     }
 
     /// Goes on reading a partition at `offset`.
@@ -288,8 +182,9 @@ impl Reader {
     /// [`NotAssigned`](crate::ErrorKind::NotAssigned) if the reader doesn't read that partition;
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, partition: u32, offset: u64) -> Result<()> {
+        self.follow_topic()?;
         let index = self.index(partition)?;
-        check_open(self.places[index].partition())?;
+        self.places[index].partition().check_open()?;
         self.places[index].seek(offset)?;
         self.turns.forget_error();
         Ok(())
@@ -359,7 +254,7 @@ impl PartitionRecords {
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), and the position stays;
     /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, offset: u64) -> Result<()> {
-        check_open(self.place.partition())?;
+        self.place.partition().check_open()?;
         self.place.seek(offset)?;
         self.copied = Vec::new().into_iter();
         self.failed = false;
@@ -373,8 +268,10 @@ impl PartitionRecords {
 
     /// Copies the next records; `None` if there are none for now.
     fn copy_more(&mut self) -> Result<Option<()>> {
-        check_open(self.place.partition())?;
-        let Some(run) = self.place.next_run(RECORDS_BYTES)? else { return Ok(None) };
+        self.place.partition().check_open()?;
+        let Some(run) = self.place.next_run(Bounds { bytes: RECORDS_BYTES, records: u64::MAX })? else {
+            return Ok(None);
+        };
         let records: Vec<OwnedRecord> = Batch::new(vec![run]).iter().map(|record| record.to_owned()).collect();
         self.copied = records.into_iter();
         Ok(Some(()))

@@ -1,3 +1,5 @@
+mod hostile;
+
 use super::*;
 use crate::{
     clock::Clock,
@@ -6,7 +8,7 @@ use crate::{
     record::Record,
     storage::{
         OpenMode, Storage,
-        sim::{Repeat, SimStorage},
+        sim::{Repeat, SimStorage, faults::Operation},
     },
 };
 
@@ -24,6 +26,10 @@ impl Bench {
     }
 
     fn open(&self) -> Result<(Topics, RecoveryReport)> {
+        self.open_with(&keep)
+    }
+
+    fn open_with(&self, forget: Forget<'_>) -> Result<(Topics, RecoveryReport)> {
         let env = Environment {
             storage: Arc::new(self.storage.clone()),
             clock: Clock::System,
@@ -33,7 +39,9 @@ impl Bench {
             positional_appends: false,
         };
         let mut report = RecoveryReport::default();
-        Topics::open(env, Path::new("/log"), &LogOptions::default(), &mut report).map(|topics| (topics, report))
+        let topics = Topics::open(env, Path::new("/log"), &LogOptions::default(), &mut report)?;
+        topics.finish_opening(forget, &mut report)?;
+        Ok((topics, report))
     }
 
     fn write(&self, path: &str, bytes: &[u8]) {
@@ -52,18 +60,13 @@ impl Drop for Bench {
     }
 }
 
-fn config(partitions: u32) -> TopicConfig {
-    TopicConfig::with_partitions(partitions)
+/// Nobody keeps anything of a deleted topic.
+fn keep(_topic_id: u128) -> Result<()> {
+    Ok(())
 }
 
-#[test]
-fn names_of_folders_are_split_at_the_last_hyphen() {
-    assert_eq!(split_folder_name("orders-0"), Some(("orders", 0)));
-    assert_eq!(split_folder_name("a-1-17"), Some(("a-1", 17)));
-    assert_eq!(split_folder_name("__offsets-0"), Some(("__offsets", 0)));
-    for other in ["orders", "orders-", "-0", "orders-01", "orders-+1", "orders-x", "or ders-1", "orders-4294967296"] {
-        assert_eq!(split_folder_name(other), None, "{other}");
-    }
+fn config(partitions: u32) -> TopicConfig {
+    TopicConfig::with_partitions(partitions)
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn a_topic_is_there_again_with_its_id_and_options() {
     let bench = Bench::new();
     let (topics, _) = bench.open().unwrap();
     let options = config(3).segment_bytes(1 << 20).max_record_bytes(500).segment_age(std::time::Duration::from_secs(9));
-    let created = topics.create("orders", options.clone()).unwrap();
+    let created = topics.create("orders", options.clone(), &keep).unwrap();
     topics.close().unwrap();
 
     let (topics, report) = bench.open().unwrap();
@@ -84,7 +87,7 @@ fn a_topic_is_there_again_with_its_id_and_options() {
         (2, 1 << 20, Some(9000), 500)
     );
     assert!(report.is_clean(), "{report:?}");
-    assert_ne!(topics.create("other", config(1)).unwrap().id, created.id);
+    assert_ne!(topics.create("other", config(1), &keep).unwrap().id, created.id);
 }
 
 #[test]
@@ -125,7 +128,7 @@ fn a_missing_or_emptied_folder_is_filled_anew_and_told() {
     for emptied in [false, true] {
         let bench = Bench::new();
         let (topics, _) = bench.open().unwrap();
-        topics.create("orders", config(2)).unwrap();
+        topics.create("orders", config(2), &keep).unwrap();
         topics.close().unwrap();
         drop(topics);
         let folder = Path::new("/log/orders-1");
@@ -148,7 +151,7 @@ fn a_missing_or_emptied_folder_is_filled_anew_and_told() {
 fn leftovers_of_a_creation_are_removed_by_the_next_one() {
     let bench = Bench::new();
     let (topics, _) = bench.open().unwrap();
-    let first = topics.create("orders", config(3)).unwrap();
+    let first = topics.create("orders", config(3), &keep).unwrap();
     topics.close().unwrap();
     drop(topics);
     // As if it had been killed before the file was renamed into place.
@@ -159,7 +162,7 @@ fn leftovers_of_a_creation_are_removed_by_the_next_one() {
     assert!(!bench.exists("/log/topics/topic-0123.tmp"));
     let orphans = (0..3).map(|n| Finding::OrphanedFolder { path: format!("/log/orders-{n}").into() });
     assert_eq!(report.findings(), orphans.collect::<Vec<_>>());
-    let second = topics.create("orders", config(2)).unwrap();
+    let second = topics.create("orders", config(2), &keep).unwrap();
     assert_ne!(first.id, second.id);
     assert!(!bench.exists("/log/orders-2"));
     second.partitions.get(1).unwrap().append(&Record::new("tea"), None).unwrap();
@@ -169,7 +172,7 @@ fn leftovers_of_a_creation_are_removed_by_the_next_one() {
 fn folders_with_records_are_refused_and_stay() {
     let bench = Bench::new();
     let (topics, _) = bench.open().unwrap();
-    let topic = topics.create("orders", config(2)).unwrap();
+    let topic = topics.create("orders", config(2), &keep).unwrap();
     topic.partitions.get(1).unwrap().append(&Record::new("tea"), None).unwrap();
     topics.close().unwrap();
     drop((topic, topics));
@@ -178,7 +181,7 @@ fn folders_with_records_are_refused_and_stay() {
     let (topics, report) = bench.open().unwrap();
     assert_eq!(report.findings().len(), 2);
     for config in [config(2), config(1)] {
-        let error = topics.create("orders", config).unwrap_err();
+        let error = topics.create("orders", config, &keep).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corruption);
         assert_eq!(error.path(), Some(Path::new("/log/orders-1")));
     }
@@ -192,7 +195,7 @@ fn a_folder_that_holds_something_else_is_refused_and_stays() {
     bench.storage.create_dir_all(Path::new("/log/photos-2024")).unwrap();
     bench.write("/log/photos-2024/beach.jpg", b"");
     let (topics, _) = bench.open().unwrap();
-    assert_eq!(topics.create("photos", config(1)).unwrap_err().kind(), ErrorKind::Corruption);
+    assert_eq!(topics.create("photos", config(1), &keep).unwrap_err().kind(), ErrorKind::Corruption);
     assert!(bench.exists("/log/photos-2024/beach.jpg"));
 }
 
@@ -204,7 +207,7 @@ fn a_folder_with_somebody_elses_log_file_is_refused_and_stays() {
         let path = format!("/log/app-0/{name}");
         bench.write(&path, b"what happened today");
         let (topics, _) = bench.open().unwrap();
-        assert_eq!(topics.create("app", config(1)).unwrap_err().kind(), ErrorKind::Corruption, "{name}");
+        assert_eq!(topics.create("app", config(1), &keep).unwrap_err().kind(), ErrorKind::Corruption, "{name}");
         assert!(bench.exists(&path), "{name}");
     }
 }
@@ -215,7 +218,7 @@ fn a_file_that_is_there_already_is_never_written_over_nor_removed() {
     let bench = Bench::new();
     let (topics, _) = bench.open().unwrap();
     bench.write("/log/topics/orders.json", b"of the topic ORDERS");
-    for result in [topics.create("orders", config(1)), topics.ensure("orders", config(1))] {
+    for result in [topics.create("orders", config(1), &keep), topics.ensure("orders", config(1), &keep)] {
         let error = result.unwrap_err();
         assert_eq!((error.kind(), error.topic()), (ErrorKind::TopicExists, Some("orders")));
     }
@@ -230,7 +233,7 @@ fn a_creation_that_fails_anywhere_leaves_nothing_and_can_be_repeated() {
         let bench = Bench::new();
         let (topics, _) = bench.open().unwrap();
         bench.storage.fail_nth(n, std::io::ErrorKind::Other, Repeat::Once);
-        let outcome = topics.create("orders", config(2));
+        let outcome = topics.create("orders", config(2), &keep);
         bench.storage.heal();
         let Err(error) = outcome else {
             assert!(n > 5, "nothing failed");
@@ -239,7 +242,7 @@ fn a_creation_that_fails_anywhere_leaves_nothing_and_can_be_repeated() {
         assert_eq!(error.kind(), ErrorKind::Io, "{n}: {error}");
         assert_eq!(topics.names(), [""; 0]);
         assert_eq!(topics.get("orders").unwrap_err().kind(), ErrorKind::UnknownTopic);
-        let topic = topics.create("orders", config(2)).unwrap_or_else(|error| panic!("{n}: {error}"));
+        let topic = topics.create("orders", config(2), &keep).unwrap_or_else(|error| panic!("{n}: {error}"));
         topic.partitions.get(1).unwrap().append(&Record::new("tea"), None).unwrap();
         topics.close().unwrap();
         drop((topic, topics));
@@ -257,7 +260,7 @@ fn the_logs_own_topics_are_not_for_users() {
     let first = topics.open_internal("__offsets", config(1), &mut report).unwrap();
     assert_eq!(topics.names(), [""; 0]);
     assert_eq!(topics.get("__offsets").unwrap_err().kind(), ErrorKind::InvalidName);
-    assert_eq!(topics.ensure("__offsets", config(1)).unwrap_err().kind(), ErrorKind::InvalidName);
+    assert_eq!(topics.ensure("__offsets", config(1), &keep).unwrap_err().kind(), ErrorKind::InvalidName);
     topics.close().unwrap();
 
     let (topics, mut report) = bench.open().unwrap();

@@ -1,0 +1,64 @@
+//! A trip on tidelog, booked as a saga: a hotel, a ticket and a transfer; or, if one of them fails, none of them.
+//!
+//! Every decision is a record before it is acted on, and what came of it is one after. So a process may die anywhere:
+//! the next one reads what was decided, asks the world again for what nobody noted, under the same key, and goes on.
+//! The world does nothing twice for one key. Try it: `--data DIR --crash-at STEP`, and then without the latter.
+
+mod coordinator;
+mod trip;
+mod world;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, builder::PossibleValuesParser};
+use comfy_table::{Table, presets::NOTHING};
+use serde::{Serialize, de::DeserializeOwned};
+use tidelog::{Durability, Json, Log, Topic, TopicConfig};
+
+use crate::trip::Event;
+
+type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// A trip, booked as a saga. Its transfer fails, so what was booked before is cancelled, the latest first.
+#[derive(Parser)]
+struct Args {
+    /// Nothing fails, and the trip is booked
+    #[arg(long)]
+    all_well: bool,
+    /// Abort the process at this step, if the trip comes to it in this run
+    #[arg(long, value_name = "STEP", value_parser = PossibleValuesParser::new(trip::crash_points()))]
+    crash_at: Option<String>,
+    /// Keep the log in this folder; a later run goes on where the last one ended
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let outcome = run(&Args::parse());
+    outcome.inspect_err(|error| eprintln!("error: {error}")).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
+
+fn run(args: &Args) -> Result<()> {
+    let temporary = tempfile::tempdir()?;
+    let log = Log::open(args.data.as_deref().unwrap_or(temporary.path()))?;
+    // On the device when it is appended: what is done next relies on it.
+    let config = TopicConfig::with_partitions(1).durability(Durability::Synced);
+    let (trips, world) = (log.ensure_topic("trips", config.clone())?, log.ensure_topic("world", config)?);
+    coordinator::run(&trips.typed(Json), &world.typed(Json), args)?;
+
+    println!("What was decided, and what came of it:\n{}\n", table(&trips, |event: Event| event.describe())?);
+    println!("What the world did:\n{}", table(&world, |done: bool| if done { "done" } else { "failed" }.to_owned())?);
+    Ok(log.close()?)
+}
+
+/// Every record of a topic.
+fn table<T: DeserializeOwned + Serialize>(topic: &Topic, describe: fn(T) -> String) -> Result<Table> {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    for record in topic.partition(0)?.read_from(0)? {
+        let record = record?;
+        let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
+        table.add_row([record.offset().to_string(), key, record.decode(&Json)?.map_or_else(String::new, describe)]);
+    }
+    Ok(table)
+}

@@ -1,0 +1,271 @@
+//! What a consumer is made of: its partitions, and what is done with them.
+//!
+//! # Invariants
+//! - Partitions are sorted by topic and number; they come and go at any time, whole topics or single ones.
+//! - Positions move only by reading, by who asks for it, and by a policy that says so; then it is told.
+//! - Nothing is committed that wasn't returned by a `poll` before the one that runs, but by who asks for it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{auto_commit::AutoCommit, subscription::Subscription, waker::Signal, watching::Watching};
+use crate::{
+    config::{Durability, Start},
+    error::{Repr, Result},
+    group::Member,
+    housekeeper::{Chore, Housekeeper},
+    partition::{Batch, PartitionLog},
+    reader::{Bounds, Place, Policies, Turns},
+    topics::Topics,
+};
+
+/// The longest single sleep: the system's calls don't take every duration.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
+
+/// A consumer without its handles: what is to be had while the consumer itself is in use.
+pub(crate) struct Core {
+    // Declared, and so dropped, first: whoever leaves watches nothing any more.
+    pub(super) watching: Option<Watching>,
+    pub(super) member: Member,
+    pub(super) topics: Arc<Topics>,
+    pub(super) housekeeper: Arc<Housekeeper>,
+    pub(super) subscription: Subscription,
+    /// The version of the topics that `assigned` goes by.
+    pub(super) seen_version: u64,
+    pub(super) assigned: Vec<Assigned>,
+    pub(super) turns: Turns,
+    pub(super) signal: Arc<Signal>,
+    pub(super) bounds: Bounds,
+    pub(super) policies: Policies,
+    pub(super) start_if_new: Start,
+    pub(super) auto_commit: Option<AutoCommit>,
+}
+
+/// A partition that the consumer reads.
+#[derive(Debug)]
+pub(crate) struct Assigned {
+    pub(super) place: Place,
+    /// Where the group begins in it, as long as nothing was committed.
+    pub(super) start: u64,
+}
+
+impl Assigned {
+    /// What orders them.
+    fn key(&self) -> (&str, u32) {
+        (self.topic(), self.number())
+    }
+
+    pub(super) fn topic(&self) -> &str {
+        &self.partition().spec().topic
+    }
+
+    pub(super) fn topic_id(&self) -> u128 {
+        self.partition().spec().topic_id
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.partition().spec().number
+    }
+
+    pub(super) fn partition(&self) -> &Arc<PartitionLog> {
+        self.place.partition()
+    }
+}
+
+impl AsMut<Place> for Assigned {
+    fn as_mut(&mut self) -> &mut Place {
+        &mut self.place
+    }
+}
+
+/// What came of one look.
+pub(super) struct Polled {
+    pub(super) batch: Batch,
+    /// By [`ConsumerWaker`](super::ConsumerWaker).
+    pub(super) woken: bool,
+}
+
+impl Polled {
+    /// Whether there is something to return for.
+    pub(super) fn is_something(&self) -> bool {
+        self.woken || !self.batch.is_empty() || !self.batch.skipped().is_empty()
+    }
+}
+
+impl Core {
+    /// Does what is due, and reads what is there.
+    pub(super) fn poll_now(&mut self) -> Result<Polled> {
+        self.watching = None; // left over by a future that was forgotten
+        self.check_open()?;
+        self.auto_commit_if_due()?;
+        if self.signal.take_wake() {
+            return Ok(Polled { batch: Batch::default(), woken: true });
+        }
+        self.follow_topics()?;
+        let batch = self.turns.read(&mut self.assigned, self.bounds, self.policies)?;
+        if !batch.is_empty() || !batch.skipped().is_empty() {
+            self.positions_moved();
+        }
+        Ok(Polled { batch, woken: false })
+    }
+
+    /// Whether [`poll_now`](Core::poll_now) would find something. Looked at by who is about to sleep.
+    pub(super) fn has_work(&self) -> bool {
+        self.topics.changes().is_closed()
+            || self.signal.is_woken()
+            || self.topics.changes().version() != self.seen_version
+            || self.turns.has_error()
+            || self.auto_commit_due().is_some_and(|due| due <= Instant::now())
+            || self.assigned.iter().any(|assigned| !assigned.place.is_paused() && !assigned.place.at_end())
+    }
+
+    /// Sleeps until there is work, or the time is over.
+    pub(super) fn sleep(&mut self, deadline: Option<Instant>) {
+        let waiter = self.signal.waiter.clone();
+        // Before looking, so that what is published in between isn't missed (see `waiter`).
+        let mut ticket = waiter.ticket();
+        let _watching = Watching::new(self);
+        while !self.has_work() {
+            let time = remaining(deadline);
+            if time.is_zero() {
+                return;
+            }
+            let due = self.auto_commit_due().map(|due| due.saturating_duration_since(Instant::now()));
+            waiter.wait(ticket, due.map_or(time, |due| due.min(time)));
+            ticket = waiter.ticket();
+        }
+    }
+
+    /// Has a sleeping task woken when a commit is due: there is no thread that sleeps here.
+    pub(super) fn set_alarm(&mut self) {
+        let Some(due) = self.auto_commit_due() else { return };
+        if let Some(auto_commit) = self.auto_commit.as_mut().filter(|auto_commit| auto_commit.needs_alarm(due)) {
+            auto_commit.alarm = Some(due);
+            let signal: Arc<dyn Chore> = self.signal.clone();
+            self.housekeeper.schedule(Arc::downgrade(&signal), due);
+        }
+    }
+
+    /// Takes up partitions that came to the subscription's topics, and lets go of those that went.
+    ///
+    /// What comes while the group is there is read from its beginning: a group can't skip what it hasn't seen. Kind
+    /// `UnknownTopic`, once, if a topic that was named is no longer there.
+    fn follow_topics(&mut self) -> Result<()> {
+        let version = self.topics.changes().version();
+        if version == self.seen_version {
+            return Ok(());
+        }
+        let topics = self.subscription.topics(&self.topics);
+        self.seen_version = version;
+        let gone = self.unassign(|assigned| !topics.iter().any(|topic| topic.id == assigned.topic_id()));
+        let new = topics.iter().flat_map(|topic| topic.partitions.iter());
+        let new: Vec<_> = new.filter(|partition| !self.is_assigned(partition)).cloned().collect();
+        self.assign(new.iter().map(|partition| self.assigned_from(partition, partition.start_offset())).collect());
+        let is_lost = |assigned: &&Assigned| self.subscription.is_named(assigned.topic());
+        match gone.iter().find(is_lost) {
+            Some(assigned) => Err(Repr::UnknownTopic { topic: assigned.topic().into() }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// A partition at what the group has committed, else at `start`; wherever that is.
+    pub(super) fn assigned_from(&self, partition: &Arc<PartitionLog>, start: u64) -> Assigned {
+        let spec = partition.spec();
+        let committed = self.member.offsets().committed(self.member.group(), spec.topic_id, spec.number);
+        Assigned { place: Place::new(partition, committed.unwrap_or(start)), start }
+    }
+
+    /// Adds partitions, which aren't among the others.
+    pub(super) fn assign(&mut self, partitions: Vec<Assigned>) {
+        if !partitions.is_empty() {
+            self.assigned.extend(partitions);
+            self.assigned.sort_by(|one, other| one.key().cmp(&other.key()));
+        }
+    }
+
+    /// Takes partitions out, and answers them.
+    pub(super) fn unassign(&mut self, mut gone: impl FnMut(&Assigned) -> bool) -> Vec<Assigned> {
+        let (gone, kept) = std::mem::take(&mut self.assigned).into_iter().partition(|assigned| gone(assigned));
+        self.assigned = kept;
+        if !Vec::is_empty(&gone) {
+            // It may be one of theirs.
+            self.turns.forget_error();
+        }
+        gone
+    }
+
+    fn is_assigned(&self, partition: &Arc<PartitionLog>) -> bool {
+        let spec = partition.spec();
+        self.find(&spec.topic, spec.number).is_some_and(|at| Arc::ptr_eq(self.assigned[at].partition(), partition))
+    }
+
+    /// Where a partition stands in the list.
+    fn find(&self, topic: &str, partition: u32) -> Option<usize> {
+        self.assigned.binary_search_by(|assigned| assigned.key().cmp(&(topic, partition))).ok()
+    }
+
+    /// Where a partition stands in the list; kind `NotAssigned`.
+    pub(super) fn index(&self, topic: &str, partition: u32) -> Result<usize> {
+        self.find(topic, partition).ok_or_else(|| Repr::NotAssigned { topic: topic.into(), partition }.into())
+    }
+
+    /// Where a restart would resume.
+    pub(super) fn restart_offset(&self, assigned: &Assigned) -> u64 {
+        match (self.committed(assigned), self.start_if_new) {
+            (Some(committed), _) => committed,
+            // What is the earliest may have changed.
+            (None, Start::Earliest) => assigned.partition().start_offset(),
+            (None, _) => assigned.start,
+        }
+    }
+
+    /// What the group has committed.
+    pub(super) fn committed(&self, assigned: &Assigned) -> Option<u64> {
+        self.member.offsets().committed(self.member.group(), assigned.topic_id(), assigned.number())
+    }
+
+    /// Commits all positions.
+    pub(super) fn commit_positions(&mut self, durability: Option<Durability>) -> Result<()> {
+        self.check_open()?;
+        // One that lies outside the log is what was committed before; it isn't worth committing again.
+        let positions = self.assigned.iter().filter(|assigned| assigned.place.is_inside());
+        let offsets = positions.map(|assigned| (assigned.topic_id(), assigned.number(), assigned.place.position()));
+        self.member.offsets().commit(self.member.group(), offsets, durability)?;
+        self.positions_committed();
+        Ok(())
+    }
+
+    /// Commits given offsets, all or none.
+    pub(super) fn commit_offsets<T: AsRef<str>>(
+        &mut self,
+        offsets: impl IntoIterator<Item = (T, u32, u64)>,
+    ) -> Result<()> {
+        self.check_open()?;
+        let mut checked = Vec::new();
+        for (topic, partition, offset) in offsets {
+            let assigned = &self.assigned[self.index(topic.as_ref(), partition)?];
+            let log = assigned.partition();
+            let end = log.settled_end_offset();
+            // One before the log start offset is fine: retention may have been faster than the group.
+            if offset > end {
+                let valid = log.start_offset()..end;
+                return Err(Repr::OffsetOutOfRange { topic: topic.as_ref().into(), partition, offset, valid }.into());
+            }
+            checked.push((assigned.topic_id(), partition, offset));
+        }
+        self.member.offsets().commit(self.member.group(), checked, None)
+    }
+
+    /// Kind `Closed`.
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.topics.changes().is_closed() { Err(Repr::Closed.into()) } else { Ok(()) }
+    }
+}
+
+/// Time until the deadline, or until it is to be looked at again.
+pub(super) fn remaining(deadline: Option<Instant>) -> Duration {
+    let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    remaining.map_or(LONGEST_SLEEP, |remaining| remaining.min(LONGEST_SLEEP))
+}

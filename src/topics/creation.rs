@@ -1,0 +1,215 @@
+//! How topics come and change: creation, more partitions, other options.
+//!
+//! # Invariants
+//! - The folders of partitions are made, durably, before a file names them; handles see a partition only when the file
+//!   does.
+//! - A folder that holds a record is never removed here. Folders that no file names and that hold none are what a crash
+//!   amid a creation leaves; the next creation of the topic, or of more partitions, removes them.
+//!
+//! # Thread safety
+//! One at a time, by the lock of the topics' life.
+
+use std::sync::Arc;
+
+use super::{Forget, Life, Topics};
+use crate::{
+    config::TopicConfig,
+    error::{Error, Repr, Result},
+    name::check_name,
+    orphan,
+    partition::PartitionLog,
+    report::RecoveryReport,
+    topic::{TopicState, for_all},
+};
+
+impl Topics {
+    /// Creates a topic; kind `TopicExists`.
+    pub(crate) fn create(&self, name: &str, config: TopicConfig, forget: Forget<'_>) -> Result<Arc<TopicState>> {
+        check_name("topic", name)?;
+        let mut life = self.open_life()?;
+        if self.find(name).is_some() {
+            return Err(Repr::TopicExists { topic: name.into() }.into());
+        }
+        let created = self.create_new(&mut life, name, config, forget)?;
+        drop(life);
+        self.changes.tell();
+        Ok(created)
+    }
+
+    /// The topic of that name, created if it isn't there; kind `PartitionCountMismatch`.
+    pub(crate) fn ensure(&self, name: &str, config: TopicConfig, forget: Forget<'_>) -> Result<Arc<TopicState>> {
+        check_name("topic", name)?;
+        config.validate()?;
+        let mut life = self.open_life()?;
+        match self.find(name) {
+            Some(topic) if topic.partitions.len() == config.partitions => Ok(topic),
+            Some(topic) => Err(count_mismatch(&topic, config.partitions)),
+            None => {
+                let created = self.create_new(&mut life, name, config, forget)?;
+                drop(life);
+                self.changes.tell();
+                Ok(created)
+            }
+        }
+    }
+
+    /// Opens one of the log's own topics, whose name is reserved; creates it if it isn't there.
+    pub(crate) fn open_internal(
+        &self,
+        name: &str,
+        config: TopicConfig,
+        report: &mut RecoveryReport,
+    ) -> Result<Arc<TopicState>> {
+        let mut life = self.open_life()?;
+        if self.entry_kind(&self.file_path(name))?.is_some() {
+            let file = self.read_file(name)?;
+            return Ok(self.enter(self.open_topic(name, file.id, file.config, report)?));
+        }
+        self.create_new(&mut life, name, config, &|_| Ok(()))
+    }
+
+    /// Creates a topic that isn't there.
+    fn create_new(
+        &self,
+        life: &mut Life,
+        name: &str,
+        config: TopicConfig,
+        forget: Forget<'_>,
+    ) -> Result<Arc<TopicState>> {
+        config.validate()?;
+        self.finish_deletion_before(life, name, forget)?;
+        // Of another topic, where the file system ignores case; it isn't ours to replace or to remove.
+        let path = self.file_path(name);
+        if self.entry_kind(&path)?.is_some() {
+            return Err(Repr::TopicFileExists { topic: name.into(), path }.into());
+        }
+        let leftovers = self.partition_folders(|topic, _| topic == name)?;
+        orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers)?;
+
+        let id = self.new_id(name)?;
+        // New partitions have nothing to tell.
+        let made =
+            self.open_topic(name, id, config.clone(), &mut RecoveryReport::default()).and_then(|state| {
+                match self.write_file(name, id, &config) {
+                    Ok(()) => Ok(state),
+                    Err(error) => {
+                        let _ = for_all(state.partitions.iter(), PartitionLog::close);
+                        Err(error)
+                    }
+                }
+            });
+        match made {
+            Ok(state) => Ok(self.enter(state)),
+            Err(error) => {
+                self.undo_creation(name);
+                Err(error)
+            }
+        }
+    }
+
+    fn new_id(&self, name: &str) -> Result<u128> {
+        let mut random = [0; size_of::<u128>()];
+        match getrandom::fill(&mut random) {
+            Ok(()) => Ok(u128::from_le_bytes(random)),
+            Err(error) => {
+                let source = std::io::Error::other(error.to_string());
+                Err(Error::io("draw a random id for", self.file_path(name), source))
+            }
+        }
+    }
+
+    /// Takes the files of a failed creation back, as far as that is possible; the rest is a leftover.
+    fn undo_creation(&self, name: &str) {
+        // The topic's file can be there: renamed into place, but the folder couldn't be synced. It goes first.
+        let path = self.file_path(name);
+        if !matches!(self.entry_kind(&path), Ok(None)) && self.env.storage.remove_file(&path).is_err() {
+            return;
+        }
+        // Or else a topic could be there again whose folders are gone.
+        if self.sync_dir(&self.topics_dir()).is_err() {
+            return;
+        }
+        if let Ok(leftovers) = self.partition_folders(|topic, _| topic == name) {
+            let _ = orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers);
+        }
+    }
+
+    /// Adds partitions, so that there are `count`. Nothing to do if there are; kind `PartitionCountMismatch` if there
+    /// are more.
+    pub(crate) fn increase_partitions(&self, name: &str, count: u32) -> Result<Arc<TopicState>> {
+        check_name("topic", name)?;
+        let life = self.open_life()?;
+        let topic = self.get(name)?;
+        let existing = topic.partitions.len();
+        let config = TopicConfig { partitions: count, ..topic.config.lock().clone() };
+        config.validate()?;
+        if count == existing {
+            return Ok(topic);
+        }
+        if count < existing {
+            return Err(count_mismatch(&topic, count));
+        }
+        let is_new = |topic: &str, number: u32| topic == name && (existing..count).contains(&number);
+        let leftovers = self.partition_folders(is_new)?;
+        orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers)?;
+
+        // New partitions have nothing to tell.
+        let report = &mut RecoveryReport::default();
+        let made = self.open_partitions(&topic.name, topic.id, &topic.settings, existing..count, report);
+        let written = made.and_then(|partitions| match self.write_file(name, topic.id, &config) {
+            Ok(()) => Ok(partitions),
+            Err(error) => {
+                let _ = for_all(&partitions, PartitionLog::close);
+                Err(error)
+            }
+        });
+        match written {
+            Ok(partitions) => {
+                *topic.config.lock() = config;
+                topic.partitions.add(partitions);
+                drop(life);
+                self.changes.tell();
+                Ok(topic)
+            }
+            Err(error) => {
+                // The file may name them all the same: renamed into place, but the folder couldn't be synced.
+                let unnamed = self.read_file(name).is_ok_and(|file| file.config.partitions == existing);
+                if let (true, Ok(leftovers)) = (unnamed, self.partition_folders(is_new)) {
+                    let _ = orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the topic other options; answers them. `change` is called again if somebody else changed them meanwhile.
+    pub(crate) fn alter(&self, name: &str, change: impl Fn(TopicConfig) -> TopicConfig) -> Result<TopicConfig> {
+        loop {
+            let topic = self.get(name)?;
+            let before = topic.config.lock().clone();
+            // Without the lock: it is the user's code.
+            let config = change(before.clone());
+            config.validate()?;
+            if config.partitions != before.partitions {
+                return Err(count_mismatch(&topic, config.partitions));
+            }
+            let _life = self.open_life()?;
+            let current = self.find(name).is_some_and(|found| Arc::ptr_eq(&found, &topic));
+            if !current || *topic.config.lock() != before {
+                continue;
+            }
+            if config != before {
+                self.write_file(name, topic.id, &config)?;
+                *topic.config.lock() = config.clone();
+                topic.settings.set(self.settings(&config));
+            }
+            return Ok(config);
+        }
+    }
+}
+
+/// The topic has another number of partitions than was asked for.
+fn count_mismatch(topic: &TopicState, requested: u32) -> Error {
+    let (name, existing) = (topic.name.to_string(), topic.partitions.len());
+    Repr::PartitionCountMismatch { topic: name, existing, requested }.into()
+}
