@@ -136,7 +136,12 @@ impl TopicConfig {
 
     /// How long records are kept, at least, counted in milliseconds: a segment goes once its newest record is older, by
     /// the log's own time (client timestamps don't matter). Whole segments go, so records stay longer by what a segment
-    /// spans (see [`segment_age`](TopicConfig::segment_age)). `Duration::MAX`: for ever. Default: the log's.
+    /// spans (see [`segment_age`](TopicConfig::segment_age)). When all records of the active segment are older, it is
+    /// ended and goes too. `Duration::MAX`: for ever. Default: the log's.
+    ///
+    /// Ages are counted by the system's clock. If that jumps ahead, records are older by as much, and go. If it jumps
+    /// back, none goes early; those that were appended at a time that lies ahead now stay until that has passed by the
+    /// age.
     pub fn retention_age(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.retention_ms = age.into().map(milliseconds);
         self
@@ -244,8 +249,8 @@ impl LogOptions {
         self
     }
 
-    /// How often a thread in the background looks for segments that retention lets go of. At least 1 ms, default one
-    /// minute.
+    /// How often a thread in the background looks for segments that retention lets go of; the first time when the log is
+    /// opened. At least 1 ms, default one minute. [`Log::enforce_retention`](crate::Log::enforce_retention) looks now.
     pub fn retention_check_interval(mut self, interval: Duration) -> Self {
         self.retention_check_interval = interval;
         self

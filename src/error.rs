@@ -45,7 +45,7 @@ pub enum ErrorKind {
     /// `create_topic` found the topic in place; or another one whose file can't be told from it, on a file system that
     /// ignores case.
     TopicExists,
-    /// No topic has that name.
+    /// No topic has that name; or the topic of a handle was deleted, also if there is another one of its name since.
     UnknownTopic,
     /// The topic has no partition with that number.
     UnknownPartition,
@@ -135,7 +135,6 @@ pub(crate) enum Repr {
     #[allow(dead_code, reason = "groups with several consumers come next")]
     Fenced { group: String, topic: String, partition: u32 },
     #[error("{topic}-{partition} ends at offset {end_offset}, not at {expected} as the append expected")]
-    #[allow(dead_code, reason = "conditional appends come next")]
     Conflict { topic: String, partition: u32, expected: u64, end_offset: u64 },
     #[error("the record at offset {offset} of {topic}-{partition} can't be decoded: {source}")]
     Undecodable { topic: String, partition: u32, offset: u64, source: Box<dyn std::error::Error + Send + Sync> },

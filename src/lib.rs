@@ -67,6 +67,7 @@
 //! | you want to | see |
 //! |---|---|
 //! | open, create topics, close | [`Log`], [`LogOptions`], [`TopicConfig`] |
+//! | delete, describe and change topics | [`Log::delete_topic`], [`Log::describe_topic`], [`Log::increase_partitions`], [`Log::alter_topic`] |
 //! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
 //! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
 //! | know how far a group is behind | [`Consumer::lag`] |
@@ -111,6 +112,7 @@ mod partition;
 
 // Topics.
 mod changes;
+mod durable;
 mod json_file;
 mod orphan;
 mod partition_list;
@@ -137,19 +139,21 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use consumer::ConsumerStream;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
+pub use durable::Durable;
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
 pub use encoding::Bincode;
 pub use encoding::{Encoding, EncodingError, Json, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{Log, PartitionDescription, TopicDescription, TopicOptions};
-pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Skipped};
+pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};
 pub use reader::{CorruptionPolicy, OutOfRangePolicy, PartitionRecords, Reader};
 pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 pub use report::{Finding, RecoveryReport};
 pub use topic::{Partition, Topic};
+pub use topics::RetentionStatus;
 
 /// Handles are shared and sent by users: a change that takes this away doesn't compile.
 const _: () = {
@@ -166,6 +170,7 @@ const _: () = {
     sent::<Ready<'static>>();
     sent::<Reader>();
     sent::<PartitionRecords>();
+    sent::<Durable>();
     sent::<Error>();
 };
 

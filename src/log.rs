@@ -18,9 +18,10 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 pub use describe::{PartitionDescription, TopicDescription, TopicOptions};
@@ -33,13 +34,13 @@ use crate::{
     consumer::{ConsumerBuilder, Context},
     error::{Error, Repr, Result},
     group::Groups,
-    housekeeper::Housekeeper,
+    housekeeper::{Chore, Housekeeper},
     json_file,
-    partition::{Environment, Flusher, OpenFiles, RecentSegments},
+    partition::{Environment, Flusher, OpenFiles, RecentSegments, Removed},
     report::{Finding, RecoveryReport},
     storage::{EntryKind, FileSystemClass, Lock, LockOutcome, Storage, fs::FsStorage, sim::SimStorage},
     topic::{Topic, TopicState},
-    topics::{TOPICS_DIR, Topics},
+    topics::{Retention, RetentionStatus, TOPICS_DIR, Topics},
 };
 
 /// The file that says what the folder is.
@@ -79,6 +80,7 @@ struct Shared {
     groups: Arc<Groups>,
     flusher: Arc<Flusher>,
     housekeeper: Arc<Housekeeper>,
+    retention: Arc<Retention>,
     recovery: RecoveryReport,
     closed: AtomicBool,
     /// Taken out when the log is closed. Whoever closes holds the mutex, so a second one waits and finds it done.
@@ -196,6 +198,28 @@ impl Log {
         self.shared.topics.flush()
     }
 
+    /// Removes the segments that retention lets go of, now, and tells what that was. A thread in the background does the
+    /// same when the log is opened and then every
+    /// [`retention_check_interval`](LogOptions::retention_check_interval).
+    ///
+    /// What goes is said at [`TopicConfig::retention_age`] and [`TopicConfig::retention_bytes`]. Who reads in a segment
+    /// that goes can read on in it; who comes later is told the log start offset, by kind
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange). Flushes the partitions of which something goes.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull),
+    /// [`Poisoned`](crate::ErrorKind::Poisoned), [`Closed`](crate::ErrorKind::Closed). All partitions are checked, the
+    /// first error is answered; what it kept from going is tried again with the next check.
+    pub fn enforce_retention(&self) -> Result<Removed> {
+        self.check_open()?;
+        self.shared.retention.enforce()
+    }
+
+    /// How retention fares in the background: what it has removed, and the last error that it met.
+    pub fn retention_status(&self) -> RetentionStatus {
+        self.shared.retention.status()
+    }
+
     /// Flushes and closes the log; it can be opened again at once.
     ///
     /// Other handles needn't be dropped before: what they are asked from now on they answer with kind
@@ -240,6 +264,7 @@ impl Shared {
         let Some(held) = lock.take() else { return Ok(()) };
         self.closed.store(true, Ordering::Release);
         // First, so that no chore meets files that are going.
+        self.retention.end();
         self.housekeeper.stop();
         let outcome = self.topics.close();
         // Only now is there nothing to find but that the log was closed.
@@ -297,7 +322,10 @@ impl LogOptions {
         match open_topics(env, path, &self, &mut recovery) {
             Ok((topics, groups)) => {
                 let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));
-                let shared = Shared { path, topics, groups, flusher, housekeeper, recovery, closed, lock };
+                let retention = Retention::new(&topics, self.retention_check_interval);
+                let chore: Weak<Retention> = Arc::downgrade(&retention);
+                housekeeper.schedule(chore as Weak<dyn Chore>, Instant::now());
+                let shared = Shared { path, topics, groups, flusher, housekeeper, retention, recovery, closed, lock };
                 Ok(Log { shared: Arc::new(shared) })
             }
             Err(error) => {

@@ -60,7 +60,8 @@ pub(crate) fn for_all<'a>(
 ///
 /// A topic keeps its log open, also when the [`Log`](crate::Log) was dropped. After
 /// [`Log::close`](crate::Log::close), everything that appends or reads answers kind
-/// [`Closed`](crate::ErrorKind::Closed).
+/// [`Closed`](crate::ErrorKind::Closed); after [`Log::delete_topic`](crate::Log::delete_topic), kind
+/// [`UnknownTopic`](crate::ErrorKind::UnknownTopic).
 ///
 /// # When an append may block
 /// Most appends are a copy into memory. Now and then one waits: for other threads that append to the same partition;
@@ -328,6 +329,99 @@ impl Partition {
         self.append_records(records.into_iter().collect(), Some(durability))
     }
 
+    /// Appends a record if nothing was appended here since [`end_offset`](Partition::end_offset) answered
+    /// `expected_end`: of several writers that act on the same state of the partition, one wins, and the others learn
+    /// that they have to look again. Most often the end is where a reader stands who has read everything.
+    ///
+    /// ```
+    /// # use tidelog::{ErrorKind, Log, Record, TopicConfig};
+    /// # fn main() -> tidelog::Result<()> {
+    /// # let log = Log::options().in_memory().open("shop")?;
+    /// # let seats = log.create_topic("seats", TopicConfig::with_partitions(1))?.partition(0)?;
+    /// let end = seats.end_offset();
+    /// // ... nobody has taken seat 12, by all the records below `end` ...
+    /// match seats.append_if(end, Record::new("seat 12: Ada")) {
+    ///     Ok(_) => println!("it is hers"),
+    ///     Err(error) if error.kind() == ErrorKind::Conflict => println!("read on to {:?}", error.end_offset()),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The record's offset is `expected_end`, or greater: offsets can have gaps, also one that begins at the end of the
+    /// log. An `expected_end` that was taken before the log was closed and opened again holds if the end is still the
+    /// same.
+    ///
+    /// # Errors
+    /// - [`Conflict`](crate::ErrorKind::Conflict): something was appended since, or the log never ended there; it ends at
+    ///   [`Error::end_offset`]. Nothing was appended.
+    /// - Those of [`append`](Partition::append). With [`Durability::Synced`], an error other than `Conflict` may come
+    ///   behind the append, as it does there.
+    pub fn append_if(&self, expected_end: u64, record: Record<'_>) -> Result<Appended> {
+        let appended = self.append_records_if(expected_end, &[record], None)?;
+        Ok(Appended { partition: appended.partition, offset: appended.offsets.start })
+    }
+
+    /// As [`append_if`](Partition::append_if), with a durability for this one record.
+    ///
+    /// # Errors
+    /// Those of `append_if`, and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an interval below 1 ms.
+    pub fn append_if_with(&self, expected_end: u64, record: Record<'_>, durability: Durability) -> Result<Appended> {
+        durability.validate()?;
+        let appended = self.append_records_if(expected_end, &[record], Some(durability))?;
+        Ok(Appended { partition: appended.partition, offset: appended.offsets.start })
+    }
+
+    /// As [`append_if`](Partition::append_if), of several records: all of them, as one frame, or none. Of no records it
+    /// only checks the end.
+    ///
+    /// # Errors
+    /// Those of `append_if`; [`RecordTooLarge`](crate::ErrorKind::RecordTooLarge) also if they don't fit one frame,
+    /// which holds about 1 MiB and at most 65,535 records. Nothing was appended then.
+    pub fn append_batch_if<'a>(
+        &self,
+        expected_end: u64,
+        records: impl IntoIterator<Item = Record<'a>>,
+    ) -> Result<AppendedRange> {
+        self.append_records_if(expected_end, &records.into_iter().collect::<Vec<_>>(), None)
+    }
+
+    /// As [`append_batch_if`](Partition::append_batch_if), with a durability for these records.
+    ///
+    /// # Errors
+    /// Those of `append_batch_if`, and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an interval below 1 ms.
+    pub fn append_batch_if_with<'a>(
+        &self,
+        expected_end: u64,
+        records: impl IntoIterator<Item = Record<'a>>,
+        durability: Durability,
+    ) -> Result<AppendedRange> {
+        durability.validate()?;
+        self.append_records_if(expected_end, &records.into_iter().collect::<Vec<_>>(), Some(durability))
+    }
+
+    /// Deletes the records below `before`: raises the log start offset to it, durably, and removes the files of segments
+    /// that lie wholly below. Answers the log start offset, which is greater than `before` if those records were gone
+    /// before.
+    ///
+    /// Any offset up to the log end offset will do, also one in the middle of a batch. What is deleted can't be read any
+    /// more, but a reader that is in the midst of it may go on to the end of the file that it has mapped; batches stay
+    /// valid. The bytes of a record go with the last record of its segment; deleting up to the log end offset leaves none.
+    ///
+    /// Flushes first, and so may block as [`flush`](Partition::flush) does.
+    ///
+    /// # Errors
+    /// - [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange): `before` lies behind the log end offset. Nothing was
+    ///   deleted.
+    /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull): by
+    ///   [`start_offset`](Partition::start_offset), the records are deleted or not. A file that couldn't be removed is
+    ///   removed another time.
+    /// - [`Poisoned`](crate::ErrorKind::Poisoned), [`Closed`](crate::ErrorKind::Closed).
+    pub fn delete_records(&self, before: u64) -> Result<u64> {
+        self.log.delete_records(before)
+    }
+
     /// Returns when everything that was appended here before is on the device, whatever its durability.
     ///
     /// # Errors
@@ -367,6 +461,19 @@ impl Partition {
         append_to(&self.log, &records, durability, &mut appended)
             .map_err(|error: Error| error.after_appending(appended.clone()))?;
         Ok(appended)
+    }
+
+    fn append_records_if(
+        &self,
+        expected_end: u64,
+        records: &[Record<'_>],
+        durability: Option<Durability>,
+    ) -> Result<AppendedRange> {
+        for record in records {
+            self.check_partition(record)?;
+        }
+        let offsets = self.log.append_if(expected_end, records, durability)?;
+        Ok(AppendedRange { partition: self.number(), offsets })
     }
 
     /// A record that names another partition was handed to the wrong one.

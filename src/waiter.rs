@@ -9,9 +9,12 @@
 //! registration in place of the ticket.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
-    task::Waker,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    task::{Wake, Waker},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -101,6 +104,23 @@ impl Waiter {
             self.queue.1.notify_all();
         }
     }
+}
+
+/// A thread that sleeps here can be woken as a task is.
+impl Wake for Waiter {
+    fn wake(self: Arc<Self>) {
+        Self::wake(&self);
+    }
+}
+
+/// The longest single sleep: the system's calls don't take every duration.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
+
+/// Time until the deadline, or until it is to be looked at again. Without a deadline, it is further away than the clock
+/// counts.
+pub(crate) fn remaining(deadline: Option<Instant>) -> Duration {
+    let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    remaining.map_or(LONGEST_SLEEP, |remaining| remaining.min(LONGEST_SLEEP))
 }
 
 #[cfg(test)]

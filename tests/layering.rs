@@ -16,7 +16,10 @@ const ROWS: [(&str, &[&str]); 8] = [
     ("storage", &["storage"]),
     ("format", &["codec", "record", "frame", "segment_header"]),
     ("partition", &["partition"]),
-    ("topics", &["partitioner", "partition_list", "json_file", "report", "orphan", "changes", "topic", "topics"]),
+    (
+        "topics",
+        &["partitioner", "partition_list", "json_file", "report", "orphan", "changes", "topic", "durable", "topics"],
+    ),
     ("groups", &["group"]),
     ("clients", &["reader", "consumer", "encoding"]),
     ("root", &["log"]),

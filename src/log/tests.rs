@@ -4,7 +4,10 @@ use super::*;
 use crate::{
     error::ErrorKind,
     record::Record,
-    storage::{OpenMode, sim::Repeat},
+    storage::{
+        OpenMode,
+        sim::{Repeat, faults::Operation},
+    },
 };
 
 const DIR: &str = "/data/log";
@@ -144,4 +147,48 @@ fn the_log_closes_with_its_last_handle() {
     assert!(shared.upgrade().is_some());
     drop(consumer);
     assert!(shared.upgrade().is_none(), "a cycle");
+}
+
+#[test]
+fn what_keeps_retention_from_removing_is_told_and_tried_again() {
+    let storage = SimStorage::default();
+    let options = Log::options().retention_bytes(0).segment_bytes(64 << 10);
+    // Often enough that it would be seen here if one failure ended it.
+    let options = options.retention_check_interval(std::time::Duration::from_millis(1));
+    let log = options.open_on(Path::new(DIR), Arc::new(storage.clone()), Clock::default()).unwrap();
+    storage.fail_if(|operation, path| {
+        let segment = operation == Operation::Rename && path.extension().is_some_and(|it| it == "tmp");
+        segment.then_some(io::ErrorKind::PermissionDenied)
+    });
+    let topic = log.create_topic("orders", TopicConfig::with_partitions(2)).unwrap();
+    let wait_until = |what: &str, holds: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed().as_secs() < 30, "{what}");
+            std::thread::yield_now();
+        }
+    };
+    for number in 0..4000 {
+        topic.append(Record::new("x".repeat(100)).partition(number % 2)).unwrap();
+    }
+    wait_until("it fails more than once", &|| log.retention_status().failures > 10);
+    let error = log.retention_status().last_error.unwrap();
+    assert_eq!((error.kind(), error.path().is_some()), (ErrorKind::Io, true), "{error}");
+    assert_eq!(log.enforce_retention().unwrap_err().kind(), ErrorKind::Io);
+    let segments = |number| {
+        let folder = format!("{DIR}/orders-{number}");
+        names(&storage, &folder).iter().filter(|name| name.ends_with(".log")).count()
+    };
+    assert!(segments(0) > 1 && segments(1) > 1);
+    storage.heal();
+    wait_until("the files go", &|| segments(0) == 1 && segments(1) == 1);
+
+    // One that can't be checked keeps none of the others.
+    topic.partition(0).unwrap().log().poison("a test says so");
+    for _ in 0..2000 {
+        topic.append(Record::new("x".repeat(100)).partition(1)).unwrap();
+    }
+    assert_eq!(log.enforce_retention().unwrap_err().kind(), ErrorKind::Poisoned);
+    wait_until("the other one is checked", &|| segments(1) == 1);
+    log.close().unwrap_err();
 }

@@ -68,6 +68,7 @@ impl PartitionLog {
         self.forget_recent_segments(u64::MAX);
         let outcome = self.finish();
         self.enter(Life::Closed);
+        self.wake_all_durable();
         // Somebody may have deleted it meanwhile, and then nothing is to be told.
         if self.check_exists().is_err() { Ok(()) } else { outcome }
     }
@@ -90,10 +91,17 @@ impl PartitionLog {
         }
         active.seal_index(&*self.env.storage);
         let position = end.file_position();
+        let segment_id = active.header.segment_id;
+        let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
+        // Nothing was appended since it was opened, as in most of many partitions. If the power takes the trimming away,
+        // the next open reads some holes.
+        let marked = self.is_marked(mark);
         let trim = || {
             let file = active.open_file(&self.env)?;
             file.set_len(position)?;
-            file.sync_all()?;
+            if !marked {
+                file.sync_all()?;
+            }
             active.file.close();
             Ok(())
         };
@@ -101,11 +109,8 @@ impl PartitionLog {
             true => Error::io("open the segment", &active.path, source),
             false => self.sync_failed(&active.path, source),
         })?;
-        let segment_id = active.header.segment_id;
-        let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
-        // Unless nothing was appended since it was opened. Until the mark is written, the page is what a process that is
-        // killed leaves to believe.
-        if !self.is_marked(mark) {
+        // Until the mark is written, the page is what a process that is killed leaves to believe.
+        if !marked {
             self.update_checkpoint(|state| {
                 self.finished.store(true, Ordering::Release);
                 (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);
@@ -155,5 +160,6 @@ impl PartitionLog {
         self.forget_recent_segments(u64::MAX);
         drop(writer);
         self.wake_waiters();
+        self.wake_all_durable();
     }
 }

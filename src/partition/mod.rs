@@ -19,6 +19,7 @@ mod checkpoint;
 mod closing;
 mod control;
 mod cursor;
+mod durable;
 mod flusher;
 mod identity;
 mod offset_index;
@@ -54,12 +55,14 @@ use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
 pub(crate) use batch::Run;
 pub use batch::{Batch, Records};
 pub(crate) use cursor::Cursor;
+pub(crate) use durable::DurableWait;
 pub(crate) use flusher::Flusher;
 pub(crate) use identity::topic_id_of;
 pub(crate) use open_files::OpenFiles;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 #[allow(unused_imports, reason = "describing topics comes next")]
 pub(crate) use retention::PartitionStats;
+pub use retention::Removed;
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};
 pub use skipped::Skipped;
@@ -151,6 +154,7 @@ pub(crate) struct PartitionLog {
     /// Nanoseconds of the interval that the pending flush was scheduled with, or [`NOT_PENDING`].
     pending_interval: AtomicU64,
     waiters: Mutex<Vec<Arc<Waiter>>>,
+    waits: durable::Waits,
     /// A [`Life`]; only grows.
     life: AtomicU8,
     /// Nothing is written to the checkpoint any more: its clean mark is, or the partition is deleted. Changed with the
@@ -206,6 +210,7 @@ impl PartitionLog {
             synced: Condvar::new(),
             pending_interval: AtomicU64::new(NOT_PENDING),
             waiters: Mutex::new(Vec::new()),
+            waits: durable::Waits::default(),
             life: AtomicU8::new(Life::Open as u8),
             finished: AtomicBool::new(false),
             leftovers: Mutex::default(),
@@ -273,12 +278,15 @@ impl PartitionLog {
         }
     }
 
-    fn wake_waiters(&self) {
-        if self.control.has_sleepers() {
+    /// Wakes who watches; answers whether anybody sleeps.
+    fn wake_waiters(&self) -> bool {
+        let sleepers = self.control.has_sleepers();
+        if sleepers {
             // Not under the lock: waking a task runs its executor's code, which may drop the task, and that unwatches.
             let waiters = self.waiters.lock().clone();
             waiters.iter().for_each(|waiter| waiter.wake());
         }
+        sleepers
     }
 
     /// Kind `Closed`, `UnknownTopic` or `Poisoned`, if nothing may be appended.
@@ -333,6 +341,7 @@ impl PartitionLog {
         drop(self.sync.lock());
         self.synced.notify_all();
         self.wake_waiters();
+        self.wake_all_durable();
         first
     }
 
@@ -434,7 +443,10 @@ impl PartitionLog {
                 Err(_) => state.folder_changed |= folder_changed,
             }
             self.synced.notify_all();
+            drop(state);
+            self.wake_durable();
             outcome?;
+            state = self.sync.lock();
         }
     }
 

@@ -201,7 +201,7 @@ impl Opener<'_> {
 
     /// A partition with one empty segment.
     fn create(&self) -> Result<Recovered> {
-        let header = self.new_header(0, 0, None)?;
+        let header = self.new_header(0, 0, i64::MIN, None)?;
         let active = Arc::new(self.create_segment(header)?);
         let end = position(&active, DATA_START)?;
         let state = CheckpointState {
@@ -231,13 +231,16 @@ impl Opener<'_> {
         })
     }
 
+    /// The header of a new segment, which begins now or at `last_time_ms` if that is later.
     pub(crate) fn new_header(
         &self,
         sequence: u64,
         base_offset: u64,
+        last_time_ms: i64,
         predecessor: Option<Predecessor>,
     ) -> Result<SegmentHeader> {
-        super::new_segment_header(self.spec, sequence, base_offset, self.env.clock.now_ms(), predecessor)
+        let base_timestamp_ms = self.env.clock.now_ms().max(last_time_ms);
+        super::new_segment_header(self.spec, sequence, base_offset, base_timestamp_ms, predecessor)
     }
 
     pub(crate) fn create_segment(&self, header: SegmentHeader) -> Result<Segment> {
@@ -302,7 +305,7 @@ impl Opener<'_> {
             return Ok(None);
         }
         let active = self.map_active(header, path, file.clone(), end.file_position())?;
-        let Some(tail) = verify_tail(&active, file.clone(), end.file_position()) else { return Ok(None) };
+        let Some(tail) = verify_tail(&active, end.file_position()) else { return Ok(None) };
         let bound =
             if previous.reserved.sequence() == end.sequence() { previous.reserved.file_position() } else { len };
         zero_behind(&file, end.file_position(), bound)
@@ -458,11 +461,11 @@ impl Unsettled {
 }
 
 /// Verifies the frames from the last index entry to `end`, where the last one has to end. `None` if they don't.
-fn verify_tail(segment: &Segment, file: Arc<dyn File>, end: u64) -> Option<Tail> {
+pub(crate) fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
     let header = &segment.header;
     let start = segment.index().and_then(|index| index.last()).map_or(DATA_START, |entry| entry.position);
     let mut tail = Tail { next_offset: header.base_offset, last_time_ms: header.base_timestamp_ms, epoch: 0 };
-    let mut source = FileSource::new(file).ok()?.until(end);
+    let mut source = FileSource::new(segment.file.get()?).ok()?.until(end);
     let mut scan = Scan::verified(segment.seed, start);
     loop {
         match scan.next_in(&mut source).ok()? {

@@ -1,9 +1,26 @@
-//! What goes from the start of a partition: segments, and the log start offset that leads to the first one kept.
+//! What goes from the start of a partition: segments by age and by size, records below an offset that somebody names.
+//!
+//! # Which segments go
+//! Whole ones, oldest first, and never more than is asked for ([`oldest_that_go`]):
+//! - by age, once the newest record is older by the *log's own* time, which clients don't set. When that was is known of
+//!   a segment that was sealed by this process. Of others it is enough if the segment behind it began too long ago: frame
+//!   times don't fall. Only where it didn't is the last frame looked up, once.
+//! - by size, as long as what stays is as large as asked for.
+//!
+//! The active segment never goes for size. Once all of its records are too old it is ended, and goes as well: a topic that
+//! nobody writes to forgets too.
+//!
+//! # When the system's clock jumps
+//! Ages are counted from the clock as it is now. A clock that jumped ahead ages everything by that much, and nothing in a
+//! log tells that from a machine that was off as long: who can't rely on the clock sets a size instead. Behind a jump back
+//! records are as old as the clock says, so none goes early; those that were appended at a time that lies ahead now stay
+//! until the clock has passed it by the age. While the clock stands still nothing gets older. (Were ages counted from the
+//! log's greatest time instead, one moment of a wrong clock would let everything go, for good.)
 //!
 //! # Invariants
 //! - The log start offset is raised in the durable checkpoint before a file is removed, and only to what is on the
 //!   device: a power cut in between leaves files that the next open removes, and no damage.
-//! - Whole segments go, oldest first, and never the active one. Who reads in one reads on in what is mapped.
+//! - Who reads in a segment that goes reads on in what is mapped.
 //!
 //! # Thread safety
 //! Any thread may call anything; who removes segments takes turns.
@@ -13,15 +30,62 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{
-    PartitionLog,
-    recovery::remove_segment,
-    segment::{Extent, SegmentSlot},
-};
-use crate::{
-    error::{ErrorKind, Result},
-    segment_header::{Predecessor, SegmentHeader},
-};
+use super::{PartitionLog, recovery::remove_segment, segment::SegmentSlot};
+use crate::error::{ErrorKind, Repr, Result};
+
+/// What retention has removed.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Segments, over all partitions.
+    pub segments: u64,
+    /// Their size, in bytes.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Removed {
+    fn add_assign(&mut self, other: Self) {
+        self.segments += other.segments;
+        self.bytes += other.bytes;
+    }
+}
+
+/// How long and how much is kept.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    age_ms: Option<u64>,
+    bytes: Option<u64>,
+}
+
+impl Limits {
+    /// Whether a record of this time is older than what is kept.
+    fn is_expired(&self, time_ms: i64, now_ms: i64) -> bool {
+        self.age_ms.is_some_and(|limit| i128::from(now_ms) - i128::from(time_ms) > i128::from(limit))
+    }
+}
+
+/// In place of the time of a segment's newest record: one behind a segment that isn't too old stays as well.
+const NOT_ASKED: i64 = i64::MAX;
+
+/// A sealed segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sealed {
+    bytes: u64,
+    /// When its newest record was appended.
+    newest_ms: i64,
+}
+
+/// How many of the oldest segments go. `sealed` are all of them but the active one; where there is no limit of bytes, the
+/// first that isn't expired may be the last.
+fn oldest_that_go(sealed: &[Sealed], active_bytes: u64, limits: Limits, now_ms: i64) -> usize {
+    let expired = sealed.iter().take_while(|segment| limits.is_expired(segment.newest_ms, now_ms)).count();
+    let mut left = sealed.iter().fold(active_bytes, |sum, segment| sum.saturating_add(segment.bytes));
+    let surplus = sealed.iter().take_while(|segment| {
+        left = left.saturating_sub(segment.bytes);
+        limits.bytes.is_some_and(|limit| left >= limit)
+    });
+    expired.max(surplus.count())
+}
 
 /// How large a partition is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,54 +103,101 @@ impl PartitionLog {
         let segments = self.segments.load_full();
         let mut bytes = self.control.committed().file_position();
         for at in 0..segments.len().saturating_sub(1) {
-            bytes += self.extent(&segments, at)?.bytes;
+            bytes += segments[at].bytes(&self.env, &self.spec, &segments[at + 1])?;
         }
         Ok(PartitionStats { segments: segments.len(), bytes })
     }
 
-    /// How far a sealed segment reaches, by what was known when it was sealed, or by what the segments behind it say.
-    pub(super) fn extent(&self, segments: &[Arc<SegmentSlot>], at: usize) -> Result<Extent> {
-        if let Some(extent) = segments[at].extent() {
-            return Ok(extent);
+    /// Removes what is older or more than the options keep; tells what that was.
+    pub(crate) fn enforce_retention(self: &Arc<Self>) -> Result<Removed> {
+        let settings = &self.spec.settings;
+        let limits = Limits { age_ms: settings.retention_ms(), bytes: settings.retention_bytes() };
+        let mut leftovers = self.leftovers.lock();
+        if limits.age_ms.is_none() && limits.bytes.is_none() && leftovers.is_empty() {
+            return Ok(Removed::default());
         }
-        let own = self.header_if_intact(&segments[at])?;
-        let mut next = None;
-        for (distance, slot) in segments[at + 1..].iter().enumerate() {
-            next = self.header_if_intact(slot)?.map(|header| (distance, header));
-            if next.is_some() {
+        self.check_writable()?;
+        let now_ms = self.env.clock.now_ms();
+        self.roll_for_removal(|_, newest_ms| limits.is_expired(newest_ms, now_ms))?;
+
+        let segments = self.segments.load_full();
+        let sealed = self.sealed_segments(&segments, limits, now_ms)?;
+        let active_bytes = self.control.committed().file_position();
+        let going = oldest_that_go(&sealed, active_bytes, limits, now_ms);
+        if going == 0 {
+            self.remove_leftovers(&mut leftovers)?;
+            return Ok(Removed::default());
+        }
+        self.raise_log_start(segments[going].base_offset, &mut leftovers)?;
+        let bytes = sealed[..going].iter().map(|segment| segment.bytes).sum();
+        Ok(Removed { segments: going as u64, bytes })
+    }
+
+    /// What is to be known of the sealed segments, as far as that is needed: nobody looks into ten thousand files for what
+    /// the first few tell.
+    fn sealed_segments(&self, segments: &[Arc<SegmentSlot>], limits: Limits, now_ms: i64) -> Result<Vec<Sealed>> {
+        let mut sealed = Vec::new();
+        let mut all_expired = limits.age_ms.is_some();
+        for at in 0..segments.len().saturating_sub(1) {
+            if !all_expired && limits.bytes.is_none() {
+                break;
+            }
+            let bytes = segments[at].bytes(&self.env, &self.spec, &segments[at + 1])?;
+            let newest_ms = if all_expired { self.newest_ms(segments, at, limits, now_ms)? } else { NOT_ASKED };
+            all_expired &= limits.is_expired(newest_ms, now_ms);
+            sealed.push(Sealed { bytes, newest_ms });
+        }
+        Ok(sealed)
+    }
+
+    /// When the last frame of a sealed segment was appended, or a later time that is too long ago as well: that a segment
+    /// further on began then tells as much, and costs less to know.
+    fn newest_ms(&self, segments: &[Arc<SegmentSlot>], at: usize, limits: Limits, now_ms: i64) -> Result<i64> {
+        if let Some(known) = segments[at].known_newest_ms() {
+            return Ok(known);
+        }
+        let mut bound = i64::MAX;
+        for slot in &segments[at + 1..] {
+            if let Some(header) = slot.header_if_intact(&*self.env.storage, &self.spec)? {
+                bound = header.base_timestamp_ms;
                 break;
             }
         }
-        let bytes = match (own, next.and_then(|(distance, header)| header.predecessor.filter(|_| distance == 0))) {
-            (Some(own), Some(Predecessor { segment_id, end_position, .. })) if segment_id == own.segment_id => {
-                end_position
-            }
-            // Nobody has written down where it ends: it has to be looked for.
-            (Some(_), _) => self.open_segment(segments, at)?.sealed_end().unwrap_or(0),
-            // What can't be read counts for nothing.
-            (None, _) => 0,
-        };
-        // Times of frames never fall, nor do those of segments.
-        let newest_ms = next.map_or(i64::MAX, |(_, header)| header.base_timestamp_ms);
-        let extent = Extent { bytes, newest_ms };
-        segments[at].set_extent(extent);
-        Ok(extent)
+        if limits.is_expired(bound, now_ms) {
+            return Ok(bound);
+        }
+        segments[at].newest_ms(&self.env, &self.spec, &segments[at + 1], bound)
     }
 
-    /// The header of a segment; `None` if it is damaged, or the file isn't there.
-    fn header_if_intact(&self, slot: &SegmentSlot) -> Result<Option<SegmentHeader>> {
-        match slot.header(&*self.env.storage, &self.spec) {
-            Ok(header) => Ok(Some(header)),
-            Err(error) if error.kind() == ErrorKind::Corruption => Ok(None),
-            Err(error) => match self.env.storage.entry_kind(&slot.path) {
-                Ok(None) => Ok(None),
-                _ => Err(error),
-            },
+    /// Ends the active segment if it has records and `goes` says so of its end offset and newest record; a new one is
+    /// begun behind it. Where there is no space for that, or no file can be opened, it stays.
+    fn roll_for_removal(self: &Arc<Self>, goes: impl Fn(u64, i64) -> bool) -> Result<()> {
+        match self.roll_if(goes) {
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::LimitReached) => Ok(()),
+            outcome => outcome,
         }
     }
+
+    /// Raises the log start offset, durably, to `before`, and removes the segments that lie wholly below it. Answers the
+    /// log start offset, which was beyond that already if `before` lies below it; kind `OffsetOutOfRange` if it lies
+    /// behind the log end offset.
+    pub(crate) fn delete_records(self: &Arc<Self>, before: u64) -> Result<u64> {
+        let mut leftovers = self.leftovers.lock();
+        self.check_writable()?;
+        let valid = self.start_offset()..self.settled_end_offset();
+        if before > valid.end {
+            let (topic, partition) = (self.spec.topic.to_string(), self.spec.number);
+            return Err(Repr::OffsetOutOfRange { topic, partition, offset: before, valid }.into());
+        }
+        if before > valid.start {
+            self.roll_for_removal(|end_offset, _| end_offset <= before)?;
+        }
+        self.raise_log_start(before, &mut leftovers)?;
+        Ok(self.start_offset())
+    }
+
     /// Raises the log start offset, durably, to the base offset of the segment that holds `offset`, and removes the
-    /// segments before it. Who reads in them goes on with what is mapped. Flushes first: a log start that outlives a
-    /// power cut which what it leads to doesn't would look like damage.
+    /// segments before it.
     pub(crate) fn delete_segments_before(&self, offset: u64) -> Result<()> {
         let mut leftovers = self.leftovers.lock();
         self.check_writable()?;
@@ -98,8 +209,9 @@ impl PartitionLog {
         }
     }
 
-    /// Raises the log start offset, durably, and removes the segments that lie wholly before it. `leftovers` is locked
-    /// by the caller.
+    /// Raises the log start offset, durably, and removes the segments that lie wholly below it. Flushes first: a log
+    /// start that outlives a power cut which what it leads to doesn't would look like damage. `leftovers` is locked by
+    /// the caller.
     fn raise_log_start(&self, start_offset: u64, leftovers: &mut Vec<PathBuf>) -> Result<()> {
         if start_offset > self.start_offset() {
             self.sync_through(self.control.committed())?;
@@ -141,5 +253,63 @@ impl PartitionLog {
         leftovers.drain(..removed);
         outcome?;
         self.sync_folder()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The rule, by the letter: as long as there is a segment to go, the oldest one goes.
+    fn by_the_list(mut sealed: Vec<Sealed>, active_bytes: u64, limits: Limits, now_ms: i64) -> usize {
+        let count = sealed.len();
+        while let Some(oldest) = sealed.first().copied() {
+            let too_old = limits.age_ms.is_some_and(|age| now_ms - oldest.newest_ms > age as i64);
+            let others = active_bytes + sealed[1..].iter().map(|segment| segment.bytes).sum::<u64>();
+            let too_much = limits.bytes.is_some_and(|bytes| others >= bytes);
+            if !(too_old || too_much) {
+                break;
+            }
+            sealed.remove(0);
+        }
+        count - sealed.len()
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_is_what_goes_from_a_list(
+            ages in prop::collection::vec((0..50_u64, 0..20_i64), 0..20),
+            active_bytes in 0..50_u64,
+            age_ms in prop::option::of(0..200_u64),
+            bytes in prop::option::of(0..700_u64),
+            now_ms in -50..300_i64,
+        ) {
+            // Times don't fall.
+            let mut newest_ms = -40;
+            let sealed: Vec<_> = ages
+                .into_iter()
+                .map(|(bytes, later)| {
+                    newest_ms += later;
+                    Sealed { bytes, newest_ms }
+                })
+                .collect();
+            let limits = Limits { age_ms, bytes };
+            let going = oldest_that_go(&sealed, active_bytes, limits, now_ms);
+            prop_assert_eq!(going, by_the_list(sealed, active_bytes, limits, now_ms));
+        }
+    }
+
+    #[test]
+    fn extremes_go_nowhere() {
+        let limits = Limits { age_ms: Some(u64::MAX), bytes: Some(u64::MAX) };
+        let sealed = [i64::MIN, 0, i64::MAX].map(|newest_ms| Sealed { bytes: u64::MAX, newest_ms });
+        for now_ms in [i64::MIN, 0, i64::MAX] {
+            // Of sizes that can't be added up, what is left may look like nothing, but never like more.
+            assert!(oldest_that_go(&sealed, u64::MAX, limits, now_ms) <= 2);
+            let by_age = Limits { bytes: None, ..limits };
+            assert_eq!(oldest_that_go(&sealed, u64::MAX, by_age, now_ms), 0);
+        }
     }
 }

@@ -31,7 +31,7 @@ use crate::{
         OFFSET_CEILING_STEP,
         checkpoint::{Checkpoint, CheckpointState},
         control::{ControlPage, LogPosition},
-        recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment},
+        recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment, verify_tail},
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Source},
         segment::{Segment, SegmentSlot},
@@ -196,6 +196,10 @@ fn activate(
         Some(((file, header), last)) => (opener.map_active(header, last.path.clone(), file, end.1)?, end.1),
         None => (Arc::new(begin_anew(opener, survey, end, next_offset)?), DATA_START),
     };
+    // The survey has begun at the durable mark, and knows no time of what lies before it. Where the last frame is
+    // damaged, it isn't later than now: times must not fall, and retention must not take it for older than it is.
+    let tail = verify_tail(&active, end_position);
+    let last_time_ms = tail.map_or_else(|| opener.env.clock.now_ms(), |tail| tail.last_time_ms);
     let sealed = opener.bases.iter().filter(|&&base| base != active.header.base_offset);
     let mut slots: Vec<_> = sealed.map(|&base| Arc::new(SegmentSlot::unopened(base, opener.path(base)))).collect();
     slots.push(Arc::new(SegmentSlot::opened(active.clone())));
@@ -204,7 +208,7 @@ fn activate(
         slots,
         tail: Tail {
             next_offset,
-            last_time_ms: survey.tail.last_time_ms.max(active.header.base_timestamp_ms),
+            last_time_ms: survey.tail.last_time_ms.max(active.header.base_timestamp_ms).max(last_time_ms),
             epoch: survey.tail.epoch,
         },
         active,
@@ -225,7 +229,8 @@ fn begin_anew(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), next_offs
         end_position: end.1,
         end_offset: survey.tail.next_offset,
     });
-    let segment = opener.create_segment(opener.new_header(sequence, next_offset, predecessor)?)?;
+    let segment =
+        opener.create_segment(opener.new_header(sequence, next_offset, survey.tail.last_time_ms, predecessor)?)?;
     if let Err(source) = segment.open_file(opener.env).and_then(|file| file.sync_all()) {
         // The next open makes another one; this one would look sound from the page cache.
         let _ = remove_segment(opener.storage(), &segment.path);

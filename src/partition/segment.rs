@@ -244,6 +244,20 @@ impl Segment {
         position
     }
 
+    /// When the last frame of a sealed segment was appended; `None` if that one is damaged.
+    fn last_time_ms(&self, storage: &dyn Storage) -> Option<i64> {
+        let end = self.sealed_end()?;
+        let start = self.nearest_frame(storage, u32::MAX, end);
+        // SAFETY: a sealed segment is published up to its end.
+        let bytes = unsafe { self.published(0, end) };
+        let mut scan = Scan::headers(self.seed, start);
+        let mut last = (DATA_START, 0);
+        while let Some((position, header)) = scan.next_frame_in(bytes) {
+            last = (position + header.frame_bytes() as u64, header.relative_time_ms);
+        }
+        (last.0 == end).then(|| self.header.base_timestamp_ms.saturating_add(last.1.into()))
+    }
+
     /// Whether a frame with the entry's offset begins at its position.
     pub(crate) fn names_a_frame(&self, entry: Entry, end: u64) -> bool {
         if entry.position < DATA_START || entry.position >= end {
@@ -323,15 +337,6 @@ impl RecentSegments {
     }
 }
 
-/// How far a sealed segment reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
-    /// Bytes of its file up to the end of the frames.
-    pub(crate) bytes: u64,
-    /// None of its frames was appended later, by the log's own time.
-    pub(crate) newest_ms: i64,
-}
-
 /// A segment of the list: known by its name, opened when it is first read.
 ///
 /// Only those that may have to be synced are held here; the others belong to their readers, who share them, and to
@@ -346,8 +351,10 @@ pub(crate) struct SegmentSlot {
     opening: Mutex<()>,
     /// Read when it is first asked for.
     header: OnceLock<SegmentHeader>,
-    /// Set when the segment is sealed, else found out when it is first asked for.
-    extent: OnceLock<Extent>,
+    /// Of a sealed segment, up to the end of its frames. Set when it is sealed, else when it is first asked for.
+    bytes: OnceLock<u64>,
+    /// When the last frame of a sealed segment was appended, by the log's own time. Likewise.
+    newest_ms: OnceLock<i64>,
 }
 
 impl SegmentSlot {
@@ -359,7 +366,8 @@ impl SegmentSlot {
             shared: ArcSwapWeak::default(),
             opening: Mutex::new(()),
             header: OnceLock::new(),
-            extent: OnceLock::new(),
+            bytes: OnceLock::new(),
+            newest_ms: OnceLock::new(),
         }
     }
 
@@ -372,17 +380,82 @@ impl SegmentSlot {
     pub(crate) fn released(&self, segment: &Arc<Segment>) -> Self {
         let slot = Self::unopened(self.base_offset, self.path.clone());
         slot.shared.store(Arc::downgrade(segment));
-        Self { header: segment.header.into(), extent: self.extent.clone(), ..slot }
+        let (bytes, newest_ms) = (self.bytes.clone(), self.newest_ms.clone());
+        Self { header: segment.header.into(), bytes, newest_ms, ..slot }
     }
 
-    /// What [`set_extent`](SegmentSlot::set_extent) has set.
-    pub(crate) fn extent(&self) -> Option<Extent> {
-        self.extent.get().copied()
+    /// Notes what is known of the segment when it is sealed.
+    pub(crate) fn note_sealed(&self, bytes: u64, newest_ms: i64) {
+        let _ = (self.bytes.set(bytes), self.newest_ms.set(newest_ms));
     }
 
-    /// Says how far the segment reaches. The first answer stays.
-    pub(crate) fn set_extent(&self, extent: Extent) {
-        let _ = self.extent.set(extent);
+    /// Bytes of a sealed segment, by what was known when it was sealed, or by what the one behind it says. A damaged one
+    /// counts for nothing.
+    pub(crate) fn bytes(&self, env: &Environment, spec: &PartitionSpec, next: &SegmentSlot) -> Result<u64> {
+        if let Some(bytes) = self.bytes.get() {
+            return Ok(*bytes);
+        }
+        let own = self.header_if_intact(&*env.storage, spec)?;
+        let predecessor = next.header_if_intact(&*env.storage, spec)?.and_then(|next| next.predecessor);
+        let bytes = match (own, predecessor) {
+            (Some(own), Some(before)) if before.segment_id == own.segment_id => before.end_position,
+            // Nobody has written down where it ends: it has to be looked for.
+            (Some(_), _) => self.get_unshared(&*env.storage, spec, Some(next))?.sealed_end().unwrap_or(0),
+            (None, _) => 0,
+        };
+        Ok(*self.bytes.get_or_init(|| bytes))
+    }
+
+    /// When the last frame of a sealed segment was appended, if that is known without a look into the segment.
+    pub(crate) fn known_newest_ms(&self) -> Option<i64> {
+        self.newest_ms.get().copied()
+    }
+
+    /// When the last frame of a sealed segment was appended; `bound`, which is no earlier, if that can't be told.
+    pub(crate) fn newest_ms(
+        &self,
+        env: &Environment,
+        spec: &PartitionSpec,
+        next: &SegmentSlot,
+        bound: i64,
+    ) -> Result<i64> {
+        if let Some(newest_ms) = self.known_newest_ms() {
+            return Ok(newest_ms);
+        }
+        let newest_ms = match self.header_if_intact(&*env.storage, spec)? {
+            None => None,
+            Some(_) => self.get_unshared(&*env.storage, spec, Some(next))?.last_time_ms(&*env.storage),
+        };
+        Ok(*self.newest_ms.get_or_init(|| newest_ms.map_or(bound, |newest_ms| newest_ms.min(bound))))
+    }
+
+    /// As [`get`](SegmentSlot::get), but one that has to be opened is kept for nobody.
+    fn get_unshared(
+        &self,
+        storage: &dyn Storage,
+        spec: &PartitionSpec,
+        next: Option<&SegmentSlot>,
+    ) -> Result<Arc<Segment>> {
+        match self.held.clone().or_else(|| self.shared.load().upgrade()) {
+            Some(segment) => Ok(segment),
+            None => self.open_sealed(storage, spec, next).map(Arc::new),
+        }
+    }
+
+    /// The segment's header; `None` if it is damaged, or the file isn't there.
+    pub(crate) fn header_if_intact(
+        &self,
+        storage: &dyn Storage,
+        spec: &PartitionSpec,
+    ) -> Result<Option<SegmentHeader>> {
+        match self.header(storage, spec) {
+            Ok(header) => Ok(Some(header)),
+            Err(error) if error.kind() == ErrorKind::Corruption => Ok(None),
+            Err(error) => match storage.entry_kind(&self.path) {
+                Ok(None) => Ok(None),
+                _ => Err(error),
+            },
+        }
     }
 
     /// The handle of a segment that may have to be synced.
@@ -448,7 +521,7 @@ impl SegmentSlot {
     }
 
     /// The segment's header, read from the file unless it is known.
-    pub(crate) fn header(&self, storage: &dyn Storage, spec: &PartitionSpec) -> Result<SegmentHeader> {
+    fn header(&self, storage: &dyn Storage, spec: &PartitionSpec) -> Result<SegmentHeader> {
         let known = self.held.as_ref().map(|segment| &segment.header).or_else(|| self.header.get());
         if let Some(header) = known {
             return Ok(*header);

@@ -105,12 +105,10 @@ impl Settings {
         self.max_record_bytes.load(Ordering::Relaxed)
     }
 
-    #[allow(dead_code, reason = "retention comes next")]
     pub(crate) fn retention_ms(&self) -> Option<u64> {
         optional(&self.retention_ms)
     }
 
-    #[allow(dead_code, reason = "retention comes next")]
     pub(crate) fn retention_bytes(&self) -> Option<u64> {
         optional(&self.retention_bytes)
     }

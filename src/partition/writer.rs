@@ -25,7 +25,7 @@ use super::{
     new_segment_header,
     offset_index::{self, Entry},
     recovery::position,
-    segment::{Extent, Segment, SegmentSlot, index_path},
+    segment::{Segment, SegmentSlot, index_path},
 };
 use crate::{
     config::Durability,
@@ -45,6 +45,9 @@ pub(super) struct Writer {
     segment: Arc<Segment>,
     end: LogPosition,
     next_offset: u64,
+    /// Behind the last record that was appended since the partition was opened; before that, `next_offset`. Whoever took
+    /// an offset from here to `next_offset` for the log's end was right: between them no record will ever be.
+    appended_end: u64,
     last_time_ms: i64,
     /// Up to where the segment's file has space of its own, in bytes.
     reserved: u64,
@@ -69,6 +72,7 @@ impl Writer {
             segment,
             end,
             next_offset,
+            appended_end: next_offset,
             last_time_ms,
             // What an earlier process reserved isn't known; reserving it again does nothing.
             reserved: end.file_position(),
@@ -136,9 +140,54 @@ impl PartitionLog {
 
     /// Appends one record as a frame of its own; answers its offset.
     pub(crate) fn append(self: &Arc<Self>, record: &Record<'_>, durability: Option<Durability>) -> Result<u64> {
-        let (offsets, end) = self.publish_frame(&self.lone_frame(record)?)?;
+        let (offsets, end) = self.publish_frame(&self.lone_frame(record)?, None)?;
         self.honor(durability, end)?;
         Ok(offsets.start)
+    }
+
+    /// Appends records as one frame, if the log ends at `expected_end`: if nothing was appended since
+    /// [`end_offset`](PartitionLog::end_offset) answered that. Kind `Conflict` if something was, kind `RecordTooLarge` if
+    /// one frame doesn't hold them all; nothing is appended then.
+    ///
+    /// Where a segment without a record had to make way for a new one, whose name has to be another, the end has moved
+    /// without an append. That is no conflict.
+    pub(crate) fn append_if(
+        self: &Arc<Self>,
+        expected_end: u64,
+        records: &[Record<'_>],
+        durability: Option<Durability>,
+    ) -> Result<Range<u64>> {
+        for record in records {
+            self.check_record(record)?;
+        }
+        if records.is_empty() {
+            let writer = self.writer()?;
+            self.check_writable()?;
+            self.check_end(&writer, expected_end)?;
+            return Ok(writer.next_offset..writer.next_offset);
+        }
+        let frame = FrameEncoder::new(records)?;
+        if frame_records(records) < records.len() {
+            let (what, bytes) = ("a batch in one frame", frame.frame_bytes() as u64);
+            return Err(Repr::RecordTooLarge { what, bytes, limit: BATCH_FRAME_BYTES }.into());
+        }
+        let (offsets, end) = self.publish_frame(&frame, Some(expected_end))?;
+        self.honor(durability, end)?;
+        Ok(offsets)
+    }
+
+    /// Kind `Conflict` unless the log ends at `expected_end`.
+    fn check_end(&self, writer: &Writer, expected_end: u64) -> Result<()> {
+        if (writer.appended_end..=writer.next_offset).contains(&expected_end) {
+            return Ok(());
+        }
+        Err(Repr::Conflict {
+            topic: self.spec.topic.to_string(),
+            partition: self.spec.number,
+            expected: expected_end,
+            end_offset: writer.next_offset,
+        }
+        .into())
     }
 
     /// Appends records as few frames as possible, each all or nothing; all are checked before the first is appended. Adds what was appended to `appended`, adjacent
@@ -156,7 +205,7 @@ impl PartitionLog {
         let mut rest = records;
         while !rest.is_empty() {
             let (frame, others) = rest.split_at(frame_records(rest));
-            let (offsets, frame_end) = self.publish_frame(&FrameEncoder::new(frame)?)?;
+            let (offsets, frame_end) = self.publish_frame(&FrameEncoder::new(frame)?, None)?;
             match appended.last_mut().filter(|last| last.end == offsets.start) {
                 Some(last) => last.end = offsets.end,
                 None => appended.push(offsets),
@@ -167,15 +216,22 @@ impl PartitionLog {
         end.map_or(Ok(()), |end| self.honor(durability, end))
     }
 
-    /// Encodes and publishes one frame, and wakes who waits for it.
-    fn publish_frame(self: &Arc<Self>, encoder: &FrameEncoder<'_, '_>) -> Result<(Range<u64>, LogPosition)> {
+    /// Encodes and publishes one frame, and wakes who waits for it. Kind `Conflict` if an end is expected that isn't the
+    /// log's.
+    fn publish_frame(
+        self: &Arc<Self>,
+        encoder: &FrameEncoder<'_, '_>,
+        expected_end: Option<u64>,
+    ) -> Result<(Range<u64>, LogPosition)> {
         // Once room was made, whether there was any to make or not.
         let mut at_any_rate = false;
         loop {
-            let step = self.try_publish(encoder, at_any_rate)?;
+            let step = self.try_publish(encoder, expected_end, at_any_rate)?;
             match step {
                 Step::Published(offsets, end) => {
-                    self.wake_waiters();
+                    if self.wake_waiters() {
+                        self.flush_if_awaited();
+                    }
                     self.request_visit(offsets.end);
                     return Ok((offsets, end));
                 }
@@ -188,10 +244,18 @@ impl PartitionLog {
         }
     }
 
-    fn try_publish(self: &Arc<Self>, encoder: &FrameEncoder<'_, '_>, at_any_rate: bool) -> Result<Step> {
+    fn try_publish(
+        self: &Arc<Self>,
+        encoder: &FrameEncoder<'_, '_>,
+        expected_end: Option<u64>,
+        at_any_rate: bool,
+    ) -> Result<Step> {
         let mut writer = self.writer()?;
         let writer = &mut *writer;
         self.check_writable()?;
+        if let Some(expected_end) = expected_end {
+            self.check_end(writer, expected_end)?;
+        }
         let bytes = encoder.frame_bytes() as u64;
         let count = u64::from(encoder.record_count());
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
@@ -234,7 +298,7 @@ impl PartitionLog {
             writer.next_entry = at + offset_index::INTERVAL_BYTES;
         }
         let offsets = writer.next_offset..next_offset;
-        (writer.next_offset, writer.last_time_ms) = (next_offset, now_ms);
+        (writer.next_offset, writer.appended_end, writer.last_time_ms) = (next_offset, next_offset, now_ms);
         self.control.raise_next_offset(next_offset);
         Ok(Step::Published(offsets, end))
     }
@@ -402,7 +466,7 @@ impl PartitionLog {
         self.segments.rcu(|segments| {
             let mut segments = Vec::clone(segments);
             if let Some(last) = segments.last() {
-                last.set_extent(Extent { bytes: old_end, newest_ms: writer.last_time_ms });
+                last.note_sealed(old_end, writer.last_time_ms);
             }
             segments.push(Arc::new(SegmentSlot::opened(new.clone())));
             segments
@@ -424,6 +488,7 @@ impl PartitionLog {
             storable: reserved,
             reserve_step: RESERVE_STEP_MIN * 2,
             queued: writer.queued,
+            appended_end: writer.appended_end,
             scratch: std::mem::take(&mut writer.scratch),
             ..Writer::new(new, end, base_offset, writer.last_time_ms.max(now_ms))
         };
@@ -434,9 +499,14 @@ impl PartitionLog {
 
     /// Begins a new segment now; does nothing if the active one is empty.
     pub(crate) fn roll(self: &Arc<Self>) -> Result<()> {
+        self.roll_if(|_, _| true)
+    }
+
+    /// As [`roll`](PartitionLog::roll), if `wanted` says so of the log end offset and the time of the last record.
+    pub(super) fn roll_if(self: &Arc<Self>, wanted: impl Fn(u64, i64) -> bool) -> Result<()> {
         let mut writer = self.writer()?;
         self.check_writable()?;
-        if writer.is_empty() {
+        if writer.is_empty() || !wanted(writer.next_offset, writer.last_time_ms) {
             return Ok(());
         }
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);

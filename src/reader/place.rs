@@ -58,9 +58,10 @@ impl Place {
 
     /// Where `start` is in the partition; kind `OffsetOutOfRange`.
     pub(crate) fn at(partition: &Arc<PartitionLog>, start: Start) -> Result<Self> {
-        let cursor = Cursor::new(partition, resolve(partition, start)?)?;
-        let position = Position::Inside(cursor);
-        Ok(Self { partition: partition.clone(), position, passed_to: None, paused: false })
+        let position = Position::Outside(partition.start_offset());
+        let mut place = Self { partition: partition.clone(), position, passed_to: None, paused: false };
+        place.seek_start(start)?;
+        Ok(place)
     }
 
     pub(crate) fn partition(&self) -> &Arc<PartitionLog> {

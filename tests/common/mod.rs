@@ -11,7 +11,12 @@ pub(crate) mod process;
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -28,6 +33,26 @@ pub(crate) fn is_believable(folder: &Path) -> bool {
     let told = statx(CWD, folder, AtFlags::empty(), wanted)
         .is_ok_and(|found| StatxFlags::from_bits_retain(found.stx_mask).contains(wanted));
     told && statfs(folder).is_ok_and(|found| MAPPED.contains(&(found.f_type as u32)))
+}
+
+/// Runs a future on this thread: the least that an executor can be.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Parked(Thread);
+
+    impl Wake for Parked {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Parked(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        thread::park();
+    }
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): numbers that a seed decides.

@@ -366,6 +366,55 @@ fn deleted_segments_go_and_who_reads_in_them_reads_on() {
     assert_eq!(read_all(&partition, bases[2]).unwrap(), expected[bases[2] as usize..]);
 }
 
+#[test]
+fn a_segment_that_makes_way_unused_is_no_conflict() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let append_if = |end, value: &str| partition.append_if(end, &[Record::new(value)], None).map(|range| range.start);
+    // Nothing that large fits the file that is there, and the next one needs another name.
+    machine.change(|settings| settings.max_record_bytes = 4 << 20);
+    let large = "x".repeat(3 << 20);
+    // It comes to the roll, but no further: the ceiling has to be raised first, and then again there is no space.
+    partition.offset_ceiling.store(0, Ordering::SeqCst);
+    machine.storage.fail_if(|operation, path| {
+        let checkpoint = operation == Operation::Write && path.ends_with("partition.checkpoint");
+        checkpoint.then_some(std::io::ErrorKind::StorageFull)
+    });
+    assert_eq!(append_if(0, &large).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(partition.end_offset(), 1, "the end has moved");
+    machine.storage.heal();
+    assert_eq!(append_if(2, "no").unwrap_err().end_offset(), Some(1));
+    // Both ends hold: nothing was appended.
+    assert_eq!(partition.append_if(0, &[], None).unwrap(), 1..1);
+    assert_eq!(partition.append_if(1, &[], None).unwrap(), 1..1);
+    assert_eq!(append_if(0, &large).unwrap(), 1);
+    for stale in [0, 1] {
+        assert_eq!(append_if(stale, "no").unwrap_err().end_offset(), Some(2));
+    }
+    assert_eq!(append_if(2, "yes").unwrap(), 2);
+    // A roll of what has records moves nothing.
+    partition.roll().unwrap();
+    assert_eq!(append_if(3, "yes").unwrap(), 3);
+}
+
+#[test]
+fn an_end_from_before_an_unclean_boot_is_a_conflict_and_the_new_one_holds() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..3);
+    drop(partition);
+    machine.reboot();
+    let (partition, _) = machine.open();
+    let end = partition.end_offset();
+    assert!(end > 3);
+    let record = [Record::new("x")];
+    assert_eq!(partition.append_if(3, &record, None).unwrap_err().end_offset(), Some(end));
+    let mut cursor = Cursor::new(&partition, 0).unwrap();
+    while cursor.next_run(1 << 20).unwrap().is_some() {}
+    assert_eq!(cursor.position(), end, "who has read everything stands there");
+    assert_eq!(partition.append_if(end, &record, None).unwrap(), end..end + 1);
+}
+
 /// Files below `root` that this process has open or mapped.
 #[cfg(target_os = "linux")]
 pub(super) fn held_files(root: &Path) -> (usize, usize) {

@@ -1,20 +1,7 @@
-use std::{
-    sync::atomic::Ordering,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, thread, time::Duration};
 
 use super::*;
-use crate::{partition::segment::Extent, storage::sim::faults::Operation, waiter::Waiter};
-
-/// Waits until `holds`, or fails.
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
-        thread::yield_now();
-    }
-}
+use crate::{storage::sim::faults::Operation, waiter::Waiter};
 
 #[test]
 fn a_deleted_partition_says_so_and_what_is_mapped_stays() {
@@ -190,7 +177,7 @@ fn stats_are_exact_also_where_a_killed_process_left_files_untrimmed() {
     append_numbers(&partition, 0..100);
     partition.roll().unwrap();
     append_numbers(&partition, 100..110);
-    let (stats, bytes) = (partition.stats().unwrap(), extent_of_first(&partition).bytes);
+    let (stats, bytes) = (partition.stats().unwrap(), bytes_of(&partition, 0));
     drop(partition);
     assert_eq!(machine.open().0.stats().unwrap(), stats);
     // A header that can't be read tells nothing of the segment before it.
@@ -198,9 +185,5 @@ fn stats_are_exact_also_where_a_killed_process_left_files_untrimmed() {
         machine.write_file(&machine.segments()[1], &[0xff; 64], position);
     }
     let (partition, _) = machine.open();
-    assert_eq!(extent_of_first(&partition).bytes, bytes);
-}
-
-fn extent_of_first(partition: &PartitionLog) -> Extent {
-    partition.extent(&partition.segments.load(), 0).unwrap()
+    assert_eq!(bytes_of(&partition, 0), bytes);
 }

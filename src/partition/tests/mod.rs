@@ -3,12 +3,16 @@
 #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges of offsets, some with one range")]
 
 mod append;
+mod durable;
 mod faults;
 mod life;
 mod model;
 mod open_files;
 mod recovery;
+mod removal;
+mod retention;
 mod salvage;
+mod settings;
 
 use std::{
     path::{Path, PathBuf},
@@ -150,6 +154,21 @@ pub(super) fn read_around_damage(partition: &Arc<PartitionLog>) -> (Vec<(u64, St
                 cursor.seek(error.resume_offset().unwrap()).unwrap();
             }
         }
+    }
+}
+
+/// Bytes of a sealed segment.
+pub(super) fn bytes_of(partition: &PartitionLog, at: usize) -> u64 {
+    let segments = partition.segments.load();
+    segments[at].bytes(&partition.env, &partition.spec, &segments[at + 1]).unwrap()
+}
+
+/// Waits until `holds`, or fails.
+pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed().as_secs() < 30, "{what}");
+        std::thread::yield_now();
     }
 }
 

@@ -55,7 +55,7 @@ fn walk(seed: u64, positional_appends: bool) {
         if random.below(4) == 0 {
             machine.storage.fail_nth(1 + random.below(12), io::ErrorKind::Other, Repeat::Once);
         }
-        match random.below(12) {
+        match random.below(14) {
             0..=4 => (0..random.below(300)).for_each(|_| model.append(&partition, Durability::Written)),
             5 => model.append(&partition, Durability::Synced),
             6 => drop(partition.flush()),
@@ -64,8 +64,16 @@ fn walk(seed: u64, positional_appends: bool) {
                 let bases = partition.segment_base_offsets();
                 drop(partition.delete_segments_before(bases[random.below(bases.len() as u64) as usize]));
             }
+            9 => {
+                let (start, end) = (partition.start_offset(), partition.end_offset());
+                drop(partition.delete_records(start + random.below(end - start + 1)));
+            }
+            10 => {
+                machine.change(|settings| settings.retention_bytes = Some(random.below(200 << 10)));
+                drop(partition.enforce_retention());
+            }
             how => {
-                if how == 9 {
+                if how == 11 {
                     drop(partition.close());
                 }
                 drop(partition);

@@ -58,6 +58,38 @@ fn every_way_to_end_is_told_apart_and_loses_nothing() {
 }
 
 #[test]
+fn times_dont_fall_over_an_unclean_end_however_the_clock_jumps() {
+    for between in [Between::Close, Between::Kill, Between::Reboot] {
+        for damaged in [false, true] {
+            let machine = Machine::new();
+            let (partition, _) = machine.open();
+            append_numbers(&partition, 0..10);
+            machine.advance_ms(60_000);
+            append_numbers(&partition, 10..20);
+            partition.flush().unwrap();
+            let end_position = partition.control.committed().file_position();
+            // A checkpoint whose mark lies behind them all, so that nothing of them is scanned.
+            partition
+                .update_checkpoint(|state| {
+                    (state.durable, state.durable_offset) = (partition.control.durable(), 20);
+                })
+                .unwrap();
+            end(&machine, partition, between);
+            if damaged {
+                machine.write_file(&machine.segments()[0], &[0xff; 8], end_position - 8);
+            }
+            machine.advance_ms(-30_000);
+            let (partition, _) = machine.open();
+            let offset = partition.append(&Record::new("later"), None).unwrap();
+            let run = Cursor::new(&partition, offset).unwrap().next_run(1).unwrap().unwrap();
+            let time = Batch::new(vec![run]).iter().next().unwrap().append_time_ms();
+            let least = 1_700_000_000_000 + if damaged { 30_000 } else { 60_000 };
+            assert!(time >= least, "{between:?} {damaged}: {}", time - 1_700_000_000_000);
+        }
+    }
+}
+
+#[test]
 fn an_offset_is_never_used_twice_however_often_it_ends() {
     use Between::{Close, Kill, Reboot};
     for ends in [[Reboot, Kill, Kill], [Kill, Reboot, Close], [Close, Reboot, Kill], [Reboot, Close, Reboot]] {
