@@ -186,8 +186,26 @@ pub struct LogOptions {
     pub(crate) max_open_segments: usize,
     /// `None`: half of what the system allows.
     pub(crate) max_open_files: Option<usize>,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: MetricsOptions,
     pub(crate) allow_unknown_file_system: bool,
     pub(crate) in_memory: bool,
+}
+
+/// How figures are named, and how often gauges are set.
+#[cfg(feature = "metrics")]
+#[derive(Debug, Clone)]
+pub(crate) struct MetricsOptions {
+    pub(crate) interval: Duration,
+    pub(crate) log: Option<String>,
+    pub(crate) by_partition: bool,
+}
+
+#[cfg(feature = "metrics")]
+impl Default for MetricsOptions {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(5), log: None, by_partition: false }
+    }
 }
 
 impl Default for LogOptions {
@@ -202,6 +220,8 @@ impl Default for LogOptions {
             retention_check_interval: Duration::from_secs(60),
             max_open_segments: 256,
             max_open_files: None,
+            #[cfg(feature = "metrics")]
+            metrics: MetricsOptions::default(),
             allow_unknown_file_system: false,
             in_memory: false,
         }
@@ -314,8 +334,39 @@ impl LogOptions {
         self
     }
 
+    /// How often gauges are set, by a thread in the background: lags, segments, bytes, open files. At least 1 ms, default
+    /// 5 seconds. See [`doc::metrics`](crate::doc::metrics).
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn metrics_interval(mut self, interval: Duration) -> Self {
+        self.metrics.interval = interval;
+        self
+    }
+
+    /// The value of a label `log` that all figures of this log get, for programs that have more than one open. Default:
+    /// no such label.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn metrics_label(mut self, log: impl Into<String>) -> Self {
+        self.metrics.log = Some(log.into());
+        self
+    }
+
+    /// Whether figures that have a label `topic` also have one named `partition`. Default: no. Each partition has some ten
+    /// series then, and five for each group that reads it: too many for a few thousand partitions.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn metrics_by_partition(mut self, by_partition: bool) -> Self {
+        self.metrics.by_partition = by_partition;
+        self
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         self.durability.validate()?;
+        #[cfg(feature = "metrics")]
+        if self.metrics.interval < Duration::from_millis(1) {
+            return invalid("metrics_interval", "less than 1 ms");
+        }
         if self.retention_check_interval < Duration::from_millis(1) {
             return invalid("retention_check_interval", "less than 1 ms");
         }

@@ -91,6 +91,7 @@
 mod clock;
 mod config;
 mod error;
+mod figures;
 #[allow(dead_code, reason = "its first chore comes next")]
 mod housekeeper;
 mod name;

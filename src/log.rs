@@ -13,6 +13,8 @@
 
 mod admin;
 mod describe;
+#[cfg(feature = "metrics")]
+mod gauges;
 
 use std::{
     fmt, io,
@@ -33,6 +35,7 @@ use crate::{
     config::{LogOptions, TopicConfig},
     consumer::{ConsumerBuilder, Context},
     error::{Error, Repr, Result},
+    figures::Figures,
     group::Groups,
     housekeeper::{Chore, Housekeeper},
     json_file,
@@ -81,6 +84,8 @@ struct Shared {
     flusher: Arc<Flusher>,
     housekeeper: Arc<Housekeeper>,
     retention: Arc<Retention>,
+    #[cfg(feature = "metrics")]
+    gauges: Arc<gauges::Gauges>,
     recovery: RecoveryReport,
     closed: AtomicBool,
     /// Taken out when the log is closed. Whoever closes holds the mutex, so a second one waits and finds it done.
@@ -270,6 +275,8 @@ impl Shared {
         // Only now is there nothing to find but that the log was closed.
         self.groups.close();
         self.flusher.stop();
+        #[cfg(feature = "metrics")]
+        self.gauges.update();
         drop(held);
         outcome
     }
@@ -314,18 +321,35 @@ impl LogOptions {
 
         let flusher = Flusher::start()?;
         let housekeeper = Housekeeper::start()?;
-        let recent_segments = Arc::new(RecentSegments::with_capacity(self.max_open_segments));
-        let max_open_files = self.max_open_files.unwrap_or_else(|| default_open_files(&*storage));
-        let open_files = OpenFiles::new(max_open_files, storage.clone(), path.join(META_FILE), housekeeper.clone());
-        let env =
-            Environment { storage, clock, flusher: flusher.clone(), recent_segments, open_files, positional_appends };
+        let env = self.environment(path, storage, clock, positional_appends, flusher.clone(), housekeeper.clone());
+        #[cfg(feature = "metrics")]
+        let (figures, open_files) = (env.figures.clone(), env.open_files.clone());
         match open_topics(env, path, &self, &mut recovery) {
             Ok((topics, groups)) => {
                 let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));
                 let retention = Retention::new(&topics, self.retention_check_interval);
                 let chore: Weak<Retention> = Arc::downgrade(&retention);
                 housekeeper.schedule(chore as Weak<dyn Chore>, Instant::now());
-                let shared = Shared { path, topics, groups, flusher, housekeeper, retention, recovery, closed, lock };
+                #[cfg(feature = "metrics")]
+                let gauges = {
+                    let gauges = gauges::Gauges::new(figures, self.metrics.interval, &topics, open_files);
+                    let chore: Weak<gauges::Gauges> = Arc::downgrade(&gauges);
+                    housekeeper.schedule(chore as Weak<dyn Chore>, Instant::now());
+                    gauges
+                };
+                let shared = Shared {
+                    path,
+                    topics,
+                    groups,
+                    flusher,
+                    housekeeper,
+                    retention,
+                    #[cfg(feature = "metrics")]
+                    gauges,
+                    recovery,
+                    closed,
+                    lock,
+                };
                 Ok(Log { shared: Arc::new(shared) })
             }
             Err(error) => {
@@ -333,6 +357,26 @@ impl LogOptions {
                 Err(error)
             }
         }
+    }
+
+    /// What the partitions share.
+    fn environment(
+        &self,
+        path: &Path,
+        storage: Arc<dyn Storage>,
+        clock: Clock,
+        positional_appends: bool,
+        flusher: Arc<Flusher>,
+        housekeeper: Arc<Housekeeper>,
+    ) -> Environment {
+        let recent_segments = Arc::new(RecentSegments::with_capacity(self.max_open_segments));
+        let max_open_files = self.max_open_files.unwrap_or_else(|| default_open_files(&*storage));
+        let open_files = OpenFiles::new(max_open_files, storage.clone(), path.join(META_FILE), housekeeper);
+        #[cfg(feature = "metrics")]
+        let figures = Figures::new(self.metrics.log.as_deref(), self.metrics.by_partition);
+        #[cfg(not(feature = "metrics"))]
+        let figures = Figures;
+        Environment { storage, clock, flusher, recent_segments, open_files, figures, positional_appends }
     }
 
     /// Refuses file systems that can't be relied on; answers whether appends have to go through `pwrite`.

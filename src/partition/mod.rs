@@ -20,6 +20,8 @@ mod closing;
 mod control;
 mod cursor;
 mod durable;
+#[cfg(feature = "metrics")]
+mod flush_lag;
 mod flusher;
 mod identity;
 mod offset_index;
@@ -78,6 +80,7 @@ use self::{
 use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Repr, Result, is_out_of_files},
+    figures::{Figures, Operation, PartitionFigures, Timer},
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::Storage,
     waiter::Waiter,
@@ -106,6 +109,7 @@ pub(crate) struct Environment {
     pub(crate) flusher: Arc<Flusher>,
     pub(crate) recent_segments: Arc<RecentSegments>,
     pub(crate) open_files: Arc<OpenFiles>,
+    pub(crate) figures: Figures,
     /// Appends use `pwrite` instead of stores into the map: for file systems where a store may need new space, which a
     /// map can only answer with a signal. Control page and active indexes live in memory then.
     pub(crate) positional_appends: bool,
@@ -134,6 +138,7 @@ impl PartitionSpec {
 #[derive(Debug)]
 pub(crate) struct PartitionLog {
     env: Environment,
+    figures: PartitionFigures,
     spec: Arc<PartitionSpec>,
     dir: PathBuf,
     control: ControlPage,
@@ -193,6 +198,7 @@ impl PartitionLog {
         let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
         let partition = Arc::new(Self {
             env: env.clone(),
+            figures: env.figures.partition(&spec.topic, spec.number),
             dir: dir.into(),
             writer: Mutex::new(Some(writer)),
             segments: ArcSwap::from_pointee(recovered.slots),
@@ -395,7 +401,7 @@ impl PartitionLog {
             // It couldn't be tried: there was no descriptor for the folder.
             self.flush_within(FLUSH_RETRY);
         }
-        synced.and(raised)
+        self.counted(Operation::Flush, || synced.and(raised))
     }
 
     /// Lets the device begin on what a flush will wait for.
@@ -410,8 +416,16 @@ impl PartitionLog {
 
     /// Everything appended so far is on the device when this returns.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.check_open()?;
-        self.sync_through(self.control.committed())
+        self.counted(Operation::Flush, || {
+            self.check_open()?;
+            self.sync_through(self.control.committed())
+        })
+    }
+
+    /// Counts the error if `body` ends with one.
+    #[inline(always)]
+    fn counted<T>(&self, operation: Operation, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        body().inspect_err(|error| self.env.figures.error(operation, error))
     }
 
     /// Waits until everything up to `target` is on the device. Of all who wait, one syncs for those that came before
@@ -465,6 +479,7 @@ impl PartitionLog {
             end = recovery::position(last, sealed)?;
             end_offset = self.base_offset_behind(last).unwrap_or(0);
         }
+        let timer = Timer::start();
         for segment in segments {
             // Where there is no handle, everything is on the device (see `segment_file`).
             if let Some(file) = segment.file.get() {
@@ -474,6 +489,7 @@ impl PartitionLog {
         if folder_changed {
             self.sync_folder()?;
         }
+        self.figures.synced(timer);
         self.control.raise_durable(end, end_offset);
         let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
         let sealed: Vec<_> = sealed.inspect(|segment| segment.trim(&*self.env.storage)).collect();

@@ -102,6 +102,12 @@ impl OpenFiles {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// How many may be.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
     /// Whether one more may be opened.
     pub(super) fn has_room(&self) -> bool {
         self.open() < self.max

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     config::Durability,
     error::{Error, ErrorKind, Repr, Result},
+    figures::Operation,
     frame::{FrameEncoder, FramePlace, MAX_FRAME_BYTES, MAX_RECORDS, NO_DURABLE_DISTANCE, record_bytes},
     record::Record,
     segment_header::{DATA_START, Predecessor},
@@ -140,9 +141,11 @@ impl PartitionLog {
 
     /// Appends one record as a frame of its own; answers its offset.
     pub(crate) fn append(self: &Arc<Self>, record: &Record<'_>, durability: Option<Durability>) -> Result<u64> {
-        let (offsets, end) = self.publish_frame(&self.lone_frame(record)?, None)?;
-        self.honor(durability, end)?;
-        Ok(offsets.start)
+        self.counted(Operation::Append, || {
+            let (offsets, end) = self.publish_frame(&self.lone_frame(record)?, None)?;
+            self.honor(durability, end)?;
+            Ok(offsets.start)
+        })
     }
 
     /// Appends records as one frame, if the log ends at `expected_end`: if nothing was appended since
@@ -152,6 +155,15 @@ impl PartitionLog {
     /// Where a segment without a record had to make way for a new one, whose name has to be another, the end has moved
     /// without an append. That is no conflict.
     pub(crate) fn append_if(
+        self: &Arc<Self>,
+        expected_end: u64,
+        records: &[Record<'_>],
+        durability: Option<Durability>,
+    ) -> Result<Range<u64>> {
+        self.counted(Operation::Append, || self.append_if_uncounted(expected_end, records, durability))
+    }
+
+    fn append_if_uncounted(
         self: &Arc<Self>,
         expected_end: u64,
         records: &[Record<'_>],
@@ -198,6 +210,15 @@ impl PartitionLog {
         durability: Option<Durability>,
         appended: &mut Vec<Range<u64>>,
     ) -> Result<()> {
+        self.counted(Operation::Append, || self.append_frames(records, durability, appended))
+    }
+
+    fn append_frames(
+        self: &Arc<Self>,
+        records: &[Record<'_>],
+        durability: Option<Durability>,
+        appended: &mut Vec<Range<u64>>,
+    ) -> Result<()> {
         for record in records {
             self.check_record(record)?;
         }
@@ -233,6 +254,7 @@ impl PartitionLog {
                         self.flush_if_awaited();
                     }
                     self.request_visit(offsets.end);
+                    self.figures.appended(encoder.record_count().into(), encoder.frame_bytes() as u64);
                     return Ok((offsets, end));
                 }
                 Step::NeedsCeiling(needed) => self.raise_ceiling(needed)?,
@@ -494,6 +516,7 @@ impl PartitionLog {
         };
         self.queue(writer);
         self.control.raise_next_offset(base_offset);
+        self.figures.rolled();
         Ok(())
     }
 

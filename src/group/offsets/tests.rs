@@ -84,6 +84,7 @@ fn open_partition(storage: &SimStorage, flusher: &Arc<Flusher>) -> Arc<Partition
         flusher: flusher.clone(),
         recent_segments: Arc::default(),
         open_files: OpenFiles::bounded(1000, storage.clone()),
+        figures: Default::default(),
         positional_appends: false,
     };
     let spec = PartitionSpec {

@@ -80,6 +80,7 @@ impl Machine {
             flusher: Flusher::start()?,
             recent_segments: Arc::default(),
             open_files: OpenFiles::bounded(1000, self.storage.clone()),
+            figures: Default::default(),
             positional_appends: self.positional_appends,
         };
         PartitionLog::open(&env, &self.dir, self.spec.clone())

@@ -24,6 +24,7 @@ impl Bench {
             flusher: Flusher::start().unwrap(),
             recent_segments: Arc::new(RecentSegments::with_capacity(2)),
             open_files: OpenFiles::bounded(max_open_files, machine.storage.clone()),
+            figures: Default::default(),
             positional_appends,
         };
         Self { machine, env }

@@ -36,6 +36,7 @@ impl Bench {
             flusher: self.flusher.clone(),
             recent_segments: Arc::default(),
             open_files: OpenFiles::bounded(1000, self.storage.clone()),
+            figures: Default::default(),
             positional_appends: false,
         };
         let mut report = RecoveryReport::default();
