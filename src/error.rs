@@ -58,7 +58,7 @@ pub enum ErrorKind {
     Corruption,
     /// A sync failed earlier; the partition takes no appends until the log was closed and opened again.
     Poisoned,
-    /// The group has a consumer already.
+    /// The group has members; the operation needs it to have none.
     GroupInUse,
     /// No group has that name.
     UnknownGroup,
@@ -126,13 +126,13 @@ pub(crate) enum Repr {
     UnknownAttributes { path: PathBuf, position: u64, attributes: u16 },
     #[error("{topic}-{partition} takes no appends until the log is opened again: {reason}")]
     Poisoned { topic: String, partition: u32, reason: Arc<str> },
-    #[error("group {group:?} has a consumer already")]
+    #[error("group {group:?} has members; they have to leave first")]
+    #[allow(dead_code, reason = "administration of groups comes next")]
     GroupInUse { group: String },
     #[error("there is no group {group:?}")]
     #[allow(dead_code, reason = "administration of groups comes next")]
     UnknownGroup { group: String },
     #[error("{topic}-{partition} was given to another consumer of group {group:?}")]
-    #[allow(dead_code, reason = "groups with several consumers come next")]
     Fenced { group: String, topic: String, partition: u32 },
     #[error("{topic}-{partition} ends at offset {end_offset}, not at {expected} as the append expected")]
     Conflict { topic: String, partition: u32, expected: u64, end_offset: u64 },

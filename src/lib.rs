@@ -70,8 +70,10 @@
 //! | delete, describe and change topics | [`Log::delete_topic`], [`Log::describe_topic`], [`Log::increase_partitions`], [`Log::alter_topic`] |
 //! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
 //! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
-//! | know how far a group is behind | [`Consumer::lag`] |
+//! | know how far a group is behind | [`Consumer::lag`], [`Log::lag`] |
+//! | list, describe, set back and delete groups | [`Log::groups`], [`Log::describe_group`], [`Log::reset_offsets`], [`Log::delete_group`] |
 //! | read again, or without a group | [`Topic::reader`], [`Partition::read_from`], [`Start`] |
+//! | read from a time on | [`Partition::read_from_time`], [`Reader::seek_to_time`], [`Consumer::seek_to_time`], [`Start::Time`] |
 //! | keep or send what was read | [`Batch`], [`OwnedRecord`] |
 //! | append and read values of your own types | [`Topic::typed`], [`Batch::typed`], [`RecordRef::decode`], [`Encoding`] |
 //! | go on behind a record that can't be dealt with | [`Batch::typed`], [`dead_letter`] |
@@ -92,7 +94,6 @@ mod clock;
 mod config;
 mod error;
 mod figures;
-#[allow(dead_code, reason = "its first chore comes next")]
 mod housekeeper;
 mod name;
 mod pattern;
@@ -139,14 +140,17 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use consumer::ConsumerStream;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready, Rebalance, RebalanceKind};
 pub use durable::Durable;
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
 pub use encoding::Bincode;
 pub use encoding::{Encoding, EncodingError, Json, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
-pub use log::{Log, PartitionDescription, TopicDescription, TopicOptions};
+pub use log::{
+    CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, Reset, TopicDescription,
+    TopicOptions,
+};
 pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};

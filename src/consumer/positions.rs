@@ -1,7 +1,7 @@
 //! Where a consumer reads on, and where it doesn't for now.
 
 use super::{Consumer, core::Core};
-use crate::{config::Start, error::Result};
+use crate::{config::Start, error::Result, reader::seek_to_time};
 
 impl Consumer {
     /// Goes on reading a partition at `offset`. Commits nothing.
@@ -27,6 +27,22 @@ impl Consumer {
     /// [`NotAssigned`](crate::ErrorKind::NotAssigned), [`Closed`](crate::ErrorKind::Closed).
     pub fn seek_to_end(&mut self, topic: &str, partition: u32) -> Result<()> {
         self.core.seek(topic, partition, Start::Latest)
+    }
+
+    /// Goes on reading every partition at the first record whose [`timestamp_ms`](crate::RecordRef::timestamp_ms) is at or
+    /// behind `time_ms`, in milliseconds since the Unix epoch; at the log end offset where there is none. Commits nothing.
+    /// See [`Partition::offset_for_time`](crate::Partition::offset_for_time).
+    ///
+    /// # Errors
+    /// Those of [`Partition::offset_for_time`](crate::Partition::offset_for_time), whatever the policies say; all
+    /// positions stay then.
+    pub fn seek_to_time(&mut self, time_ms: i64) -> Result<()> {
+        let core = &mut self.core;
+        core.check_open()?;
+        seek_to_time(&mut core.assigned, time_ms)?;
+        core.turns.forget_error();
+        core.positions_moved();
+        Ok(())
     }
 
     /// Goes back to the committed offsets, as if the program had been started again: records that were polled and not
@@ -101,7 +117,7 @@ impl Consumer {
 }
 
 impl Core {
-    fn seek(&mut self, topic: &str, partition: u32, start: Start) -> Result<()> {
+    pub(super) fn seek(&mut self, topic: &str, partition: u32, start: Start) -> Result<()> {
         self.check_open()?;
         let index = self.index(topic, partition)?;
         self.assigned[index].place.seek_start(start)?;

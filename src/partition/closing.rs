@@ -77,7 +77,8 @@ impl PartitionLog {
     fn finish(&self) -> Result<()> {
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let (active, end, next_offset, last_time_ms) = {
-            let writer = self.writer()?;
+            let mut writer = self.writer()?;
+            writer.finish_times();
             (writer.segment().clone(), writer.end(), writer.next_offset(), writer.last_time_ms())
         };
         if let Err(error) = self.sync_through(end) {
@@ -109,6 +110,7 @@ impl PartitionLog {
             true => Error::io("open the segment", &active.path, source),
             false => self.sync_failed(&active.path, source),
         })?;
+        active.save_active_times(&*self.env.storage, position, self.epoch);
         // Until the mark is written, the page is what a process that is killed leaves to believe.
         if !marked {
             self.update_checkpoint(|state| {

@@ -12,7 +12,7 @@
 //! # Thread safety
 //! Everything is shared freely. Locks are taken in this order: leftovers, writer, then sync state, then agenda of the
 //! flusher or queue of the [open files](open_files); the checkpoint's is taken with none of these held but the first (and
-//! by who poisons, who may have the writer's).
+//! by who poisons, who may have the writer's). With that of a segment's times no other one is taken.
 
 mod batch;
 mod checkpoint;
@@ -24,6 +24,7 @@ mod durable;
 mod flush_lag;
 mod flusher;
 mod identity;
+mod lag;
 mod offset_index;
 mod open_files;
 mod recovery;
@@ -40,6 +41,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod time_index;
+mod time_lookup;
 mod writer;
 
 use std::{
@@ -75,6 +77,7 @@ use self::{
     control::{ControlPage, LogPosition},
     recovery::Recovered,
     segment::{Segment, SegmentSlot},
+    time_index::Bond,
     writer::Writer,
 };
 use crate::{
@@ -195,6 +198,8 @@ impl PartitionLog {
         control.set_segment(end.sequence(), active.header.segment_id, active.file.get().as_deref());
         control.initialize(end, next_offset, state.durable.min(end), state.durable_offset.min(next_offset));
         control.set_reserved(end);
+        let behind = next_offset.saturating_sub(active.header.base_offset);
+        active.times.begin(end.file_position(), behind, Some(Bond::Epoch(state.epoch)));
         let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
         let partition = Arc::new(Self {
             env: env.clone(),
@@ -492,7 +497,7 @@ impl PartitionLog {
         self.figures.synced(timer);
         self.control.raise_durable(end, end_offset);
         let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
-        let sealed: Vec<_> = sealed.inspect(|segment| segment.trim(&*self.env.storage)).collect();
+        let sealed: Vec<_> = sealed.inspect(|segment| self.trim(segment)).collect();
         if !sealed.is_empty() {
             self.release(&sealed);
             // A later scan then need not go back further than this. Where it can't be written, the scan will: what was
@@ -524,6 +529,20 @@ impl PartitionLog {
     fn base_offset_behind(&self, segment: &Segment) -> Option<u64> {
         let base = segment.header.base_offset;
         self.segments.load().iter().map(|slot| slot.base_offset).find(|&other| other > base)
+    }
+
+    /// Gives back the space behind a sealed segment's end, and completes its indexes. It is durable, so nothing of this
+    /// needs to be.
+    fn trim(&self, segment: &Segment) {
+        let Some(end) = segment.sealed_end() else { return };
+        segment.trim(&*self.env.storage, end);
+        let segments = self.segments.load();
+        let at = segments.iter().position(|slot| slot.base_offset == segment.header.base_offset);
+        // Unless it was deleted meanwhile.
+        let next = at.and_then(|at| segments.get(at + 1)?.header(&*self.env.storage, &self.spec).ok());
+        if let Some(next) = next {
+            segment.save_times(&*self.env.storage, end, Bond::Successor(next.segment_id));
+        }
     }
 
     /// Leaves segments that need no more syncs to their readers.

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Repr, Result},
     name::check_name,
     orphan,
-    partition::{PartitionLog, Settings},
+    partition::{PartitionLog, Settings, SettingsValues},
     report::RecoveryReport,
     topic::{TopicState, for_all},
 };
@@ -61,11 +61,18 @@ impl Topics {
         report: &mut RecoveryReport,
     ) -> Result<Arc<TopicState>> {
         let mut life = self.open_life()?;
-        if self.entry_kind(&self.file_path(name))?.is_some() {
-            let file = self.read_file(name)?;
-            return Ok(self.enter(self.open_topic(name, file.id, file.config, report)?));
-        }
-        self.create_new(&mut life, name, config, &|_| Ok(()))
+        // What this version needs, whatever the file of the version says that made the topic; and nothing of it is for
+        // retention to take.
+        let settings = SettingsValues { retention_ms: None, retention_bytes: None, ..self.settings(&config) };
+        let topic = match self.entry_kind(&self.file_path(name))? {
+            Some(_) => {
+                let file = self.read_file(name)?;
+                self.enter(self.open_topic(name, file.id, file.config, report)?)
+            }
+            None => self.create_new(&mut life, name, config, &|_| Ok(()))?,
+        };
+        topic.settings.set(settings);
+        Ok(topic)
     }
 
     /// Creates a topic that isn't there.

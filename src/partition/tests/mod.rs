@@ -13,6 +13,7 @@ mod removal;
 mod retention;
 mod salvage;
 mod settings;
+mod time;
 
 use std::{
     path::{Path, PathBuf},

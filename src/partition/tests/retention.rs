@@ -446,12 +446,15 @@ proptest! {
         for happening in happenings {
             match happening {
                 Happening::Append { records, client_time } => {
-                    // The log's own times never fall.
-                    last_time = last_time.max(machine.now_ms.load(Ordering::Relaxed));
                     for _ in 0..records {
                         let record = Record::new("a value of some length, so that segments fill up");
                         let record = client_time.map_or(record.clone(), |time| record.timestamp_ms(time));
-                        list.push((partition.append(&record, None).unwrap(), last_time));
+                        let offset = partition.append(&record, None).unwrap();
+                        // No earlier than any of before, nor than the partition and the segment were begun.
+                        let time_ms = partition.append_time_at(offset).unwrap().unwrap();
+                        assert!(time_ms >= last_time.max(machine.now_ms.load(Ordering::Relaxed)));
+                        list.push((offset, time_ms));
+                        last_time = time_ms;
                     }
                 }
                 Happening::Clock(ms) => machine.advance_ms(ms),
