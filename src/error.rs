@@ -127,10 +127,8 @@ pub(crate) enum Repr {
     #[error("{topic}-{partition} takes no appends until the log is opened again: {reason}")]
     Poisoned { topic: String, partition: u32, reason: Arc<str> },
     #[error("group {group:?} has members; they have to leave first")]
-    #[allow(dead_code, reason = "administration of groups comes next")]
     GroupInUse { group: String },
     #[error("there is no group {group:?}")]
-    #[allow(dead_code, reason = "administration of groups comes next")]
     UnknownGroup { group: String },
     #[error("{topic}-{partition} was given to another consumer of group {group:?}")]
     Fenced { group: String, topic: String, partition: u32 },

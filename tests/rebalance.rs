@@ -702,7 +702,7 @@ fn a_group_goes_on_after_its_process_was_killed() {
     let log = Log::open(&lives).unwrap();
     let orders = topic(&log, "orders", 4);
     (0..4).for_each(|partition| append(&orders, partition, 10));
-    let mut consumers = vec![open(&log), open(&log)];
+    let mut consumers = [open(&log), open(&log)];
     for _ in 0..2 {
         consumers.iter_mut().for_each(|consumer| drop(drain(consumer)));
     }

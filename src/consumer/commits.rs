@@ -48,7 +48,9 @@ impl Consumer {
     /// once. The consumer's positions stay as they are.
     ///
     /// # Errors
-    /// Those of [`commit_through`](Consumer::commit_through); [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) for an offset behind the log end offset.
+    /// Those of [`commit_through`](Consumer::commit_through);
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) for an offset behind the log end offset;
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic) for one of a topic that was deleted.
     pub fn commit_offsets<T: AsRef<str>>(&mut self, offsets: impl IntoIterator<Item = (T, u32, u64)>) -> Result<()> {
         self.core.commit_offsets(offsets)
     }

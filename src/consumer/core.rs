@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
@@ -17,16 +17,14 @@ use super::{
 };
 use crate::{
     config::{Durability, Start},
-    error::{Repr, Result},
+    error::{ErrorKind, Repr, Result},
     group::{Member, PartitionId},
     housekeeper::{Chore, Housekeeper},
     partition::{Batch, PartitionLog},
     reader::{Bounds, Place, Policies, Turns},
     topics::Topics,
+    waiter::remaining,
 };
-
-/// The longest single sleep: the system's calls don't take every duration.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 
 /// A consumer without its handles: what is to be had while the consumer itself is in use.
 pub(crate) struct Core {
@@ -117,7 +115,11 @@ impl Core {
         if self.signal.take_wake() {
             return Ok(Polled { batch: Batch::default(), woken: true });
         }
-        let batch = self.turns.read(&mut self.assigned, self.bounds, self.policies)?;
+        let batch = match self.turns.read(&mut self.assigned, self.bounds, self.policies) {
+            // Deleted just now: the next look at the topics finds it gone, and tells.
+            Err(error) if error.kind() == ErrorKind::UnknownTopic => Batch::default(),
+            read => read?,
+        };
         if !batch.is_empty() || !batch.skipped().is_empty() {
             self.positions_moved();
         }
@@ -275,10 +277,4 @@ impl Core {
     pub(super) fn check_open(&self) -> Result<()> {
         if self.topics.changes().is_closed() { Err(Repr::Closed.into()) } else { Ok(()) }
     }
-}
-
-/// Time until the deadline, or until it is to be looked at again.
-pub(super) fn remaining(deadline: Option<Instant>) -> Duration {
-    let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    remaining.map_or(LONGEST_SLEEP, |remaining| remaining.min(LONGEST_SLEEP))
 }

@@ -62,10 +62,13 @@ impl Core {
             version = self.member.version();
         };
         self.generation = view.generation;
-        self.let_go_of_lost(&view)?;
-        self.let_go_of_revoked(&view)?;
-        self.take_up(view);
-        self.seen_group = version;
+        let lost = self.let_go_of_lost(&view);
+        let revoked = self.let_go_of_revoked(&view);
+        if revoked.is_ok() {
+            self.take_up(view);
+            self.seen_group = version;
+        }
+        lost.and(revoked)?;
         self.announce()
     }
 

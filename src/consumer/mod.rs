@@ -31,8 +31,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::core::{Core, remaining};
-use crate::{error::Result, partition::Batch, topic::Keepalive};
+use self::core::Core;
+use crate::{error::Result, partition::Batch, topic::Keepalive, waiter::remaining};
 
 pub use builder::ConsumerBuilder;
 pub(crate) use builder::Context;
@@ -319,3 +319,6 @@ impl fmt::Debug for Consumer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

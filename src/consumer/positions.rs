@@ -8,7 +8,8 @@ impl Consumer {
     ///
     /// # Errors
     /// [`NotAssigned`](crate::ErrorKind::NotAssigned); [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), and
-    /// the position stays; [`Closed`](crate::ErrorKind::Closed).
+    /// the position stays; [`UnknownTopic`](crate::ErrorKind::UnknownTopic) if the topic was deleted;
+    /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, topic: &str, partition: u32, offset: u64) -> Result<()> {
         self.core.seek(topic, partition, Start::Offset(offset))
     }
@@ -16,7 +17,7 @@ impl Consumer {
     /// Goes on reading a partition at its log start offset: everything that is there comes again. Commits nothing.
     ///
     /// # Errors
-    /// [`NotAssigned`](crate::ErrorKind::NotAssigned), [`Closed`](crate::ErrorKind::Closed).
+    /// Those of [`seek`](Consumer::seek), but for an offset that is out of range.
     pub fn seek_to_start(&mut self, topic: &str, partition: u32) -> Result<()> {
         self.core.seek(topic, partition, Start::Earliest)
     }
@@ -24,7 +25,7 @@ impl Consumer {
     /// Goes on reading a partition at its log end offset: only what comes from now on. Commits nothing.
     ///
     /// # Errors
-    /// [`NotAssigned`](crate::ErrorKind::NotAssigned), [`Closed`](crate::ErrorKind::Closed).
+    /// Those of [`seek`](Consumer::seek), but for an offset that is out of range.
     pub fn seek_to_end(&mut self, topic: &str, partition: u32) -> Result<()> {
         self.core.seek(topic, partition, Start::Latest)
     }
@@ -95,7 +96,7 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// [`NotAssigned`](crate::ErrorKind::NotAssigned).
+    /// [`NotAssigned`](crate::ErrorKind::NotAssigned), [`Closed`](crate::ErrorKind::Closed).
     pub fn pause<T: AsRef<str>>(&mut self, partitions: impl IntoIterator<Item = (T, u32)>) -> Result<()> {
         self.core.set_paused(partitions, true)
     }
@@ -104,7 +105,7 @@ impl Consumer {
     /// an error, none.
     ///
     /// # Errors
-    /// [`NotAssigned`](crate::ErrorKind::NotAssigned).
+    /// [`NotAssigned`](crate::ErrorKind::NotAssigned), [`Closed`](crate::ErrorKind::Closed).
     pub fn resume<T: AsRef<str>>(&mut self, partitions: impl IntoIterator<Item = (T, u32)>) -> Result<()> {
         self.core.set_paused(partitions, false)
     }
@@ -131,6 +132,7 @@ impl Core {
         partitions: impl IntoIterator<Item = (T, u32)>,
         paused: bool,
     ) -> Result<()> {
+        self.check_open()?;
         let indexes = partitions.into_iter().map(|(topic, partition)| self.index(topic.as_ref(), partition));
         for index in indexes.collect::<Result<Vec<_>>>()? {
             self.assigned[index].place.set_paused(paused);
