@@ -41,7 +41,7 @@ pub enum ErrorKind {
     /// `create_topic` found the topic in place; or another one whose file can't be told from it, on a file system that
     /// ignores case.
     TopicExists,
-    /// No topic has that name.
+    /// No topic has that name; or the topic of a handle was deleted, also if there is another one of its name since.
     UnknownTopic,
     /// The topic has no partition with that number.
     UnknownPartition,
@@ -54,7 +54,7 @@ pub enum ErrorKind {
     Corruption,
     /// A sync failed earlier; the partition takes no appends until the log was closed and opened again.
     Poisoned,
-    /// The group has a consumer already.
+    /// The group has members; the operation needs it to have none.
     GroupInUse,
     /// No group has that name.
     UnknownGroup,
@@ -120,13 +120,11 @@ pub(crate) enum Repr {
     UnknownAttributes { path: PathBuf, position: u64, attributes: u16 },
     #[error("{topic}-{partition} takes no appends until the log is opened again: {reason}")]
     Poisoned { topic: String, partition: u32, reason: Arc<str> },
-    #[error("group {group:?} has a consumer already")]
+    #[error("group {group:?} has members; they have to leave first")]
     GroupInUse { group: String },
     #[error("there is no group {group:?}")]
-    #[allow(dead_code, reason = "administration of groups comes next")]
     UnknownGroup { group: String },
     #[error("{topic}-{partition} was given to another consumer of group {group:?}")]
-    #[allow(dead_code, reason = "groups with several consumers come next")]
     Fenced { group: String, topic: String, partition: u32 },
     #[error("{topic}-{partition} ends at offset {end_offset}, not at {expected} as the append expected")]
     Conflict { topic: String, partition: u32, expected: u64, end_offset: u64 },

@@ -214,6 +214,16 @@ impl<'r, 'a> FrameEncoder<'r, 'a> {
         self.records.len() as u16
     }
 
+    /// The greatest time of the records: the client's, where there is one, else the log's.
+    #[inline]
+    pub(crate) fn greatest_time_ms(&self, append_time_ms: i64) -> i64 {
+        if self.attributes & attributes::CLIENT_TIME == 0 {
+            return append_time_ms;
+        }
+        let times = self.records.iter().map(|record| record.explicit_timestamp_ms().unwrap_or(append_time_ms));
+        times.max().unwrap_or(append_time_ms)
+    }
+
     /// The frame at its place.
     #[inline]
     pub(crate) fn at(&self, place: FramePlace) -> PlacedFrame<'r, 'a> {
@@ -404,6 +414,14 @@ impl FrameHeader {
             return None;
         }
         position.checked_sub(u64::from(self.durable_distance) * ALIGNMENT as u64)
+    }
+
+    /// Whether it takes the body to tell the times of the records: some have a client's, or may, for all this version
+    /// knows. Otherwise the log's time, which the header has, is that of all.
+    #[inline]
+    pub(crate) fn has_times_in_body(&self) -> bool {
+        let unknown = attributes::INCOMPATIBLE & !attributes::KNOWN;
+        self.attributes & (attributes::CLIENT_TIME | unknown) != 0
     }
 
     /// Verifies the rest of the frame: its check, that its attributes are known, and that records fill it.

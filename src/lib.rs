@@ -50,30 +50,44 @@
 //!
 //! # Groups
 //! A [`Consumer`] reads for a group. [`poll`](Consumer::poll) returns what is there, or sleeps until something comes;
-//! [`commit`](Consumer::commit) says that it was dealt with. Groups are independent of each other. Commit *after* the work
+//! [`commit`](Consumer::commit) says that it was dealt with. Groups are independent of each other. Consumers of one group
+//! [share its partitions](Consumer#several-consumers): open as many as there is work for. Commit *after* the work
 //! and a crash makes some records come again (at least once); commit *before* it and a crash may skip some (at most once).
 //! For an effect that happens exactly once, write down with the effect which offset it came from, and on a restart
-//! [`seek`](Consumer::seek) there.
+//! [`seek`](Consumer::seek) there. [Each is shown](Consumer#at-least-once) where the consumer is.
+//!
+//! A consumer reads topics by name and by pattern, which takes up topics that come later
+//! ([`ConsumerBuilder::topic_pattern`]). Who doesn't want to block a thread awaits [`Consumer::ready`], on any runtime or
+//! none, or takes the consumer as a `Stream` (with the feature `stream`).
 //!
 //! To read without a group and without commits, for a replay for instance, there is [`Topic::reader`].
 //!
 //! # When something is wrong
 //! Every error is an [`Error`] with an [`ErrorKind`]. Nothing is skipped silently: records that can't be read are an error
 //! that tells file, position and offsets ([`ErrorKind::Corruption`]), and where reading can go on
-//! ([`Error::resume_offset`]). What opening found and mended after a crash is in [`Log::recovery`]. A full disk is an error
+//! ([`Error::resume_offset`]); or a [policy](CorruptionPolicy) goes on there and tells ([`Batch::skipped`]). What opening found and mended after a crash is in [`Log::recovery`]. A full disk is an error
 //! of its own kind; reading goes on, and so do appends once there is space.
 //!
 //! # Where to look
 //! | you want to | see |
 //! |---|---|
 //! | open, create topics, close | [`Log`], [`LogOptions`], [`TopicConfig`] |
+//! | delete, describe and change topics | [`Log::delete_topic`], [`Log::describe_topic`], [`Log::increase_partitions`], [`Log::alter_topic`] |
 //! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
 //! | append only if nobody else did | [`Partition::append_if`] |
 //! | wait until it is on the device, also in a task | [`Topic::durable`], [`Topic::wait_durable`] |
 //! | let old records go | [`TopicConfig::retention_age`], [`TopicConfig::retention_bytes`], [`Partition::delete_records`] |
 //! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
-//! | know how far a group is behind | [`Consumer::lag`] |
+//! | read topics that come later | [`ConsumerBuilder::topic_pattern`] |
+//! | wait without blocking a thread | [`Consumer::ready`], `ConsumerStream` (with the feature `stream`) |
+//! | end a `poll` from another thread | [`Consumer::waker`] |
+//! | leave some partitions for later | [`Consumer::pause`] |
+//! | go on behind what can't be read | [`CorruptionPolicy`], [`OutOfRangePolicy`], [`Batch::skipped`] |
+//! | share the work, and know what moves | [several consumers](Consumer#several-consumers), [`ConsumerBuilder::on_rebalance`] |
+//! | know how far a group is behind | [`Consumer::lag`], [`Log::lag`] |
+//! | list, describe, set back and delete groups | [`Log::groups`], [`Log::describe_group`], [`Log::reset_offsets`], [`Log::delete_group`] |
 //! | read again, or without a group | [`Topic::reader`], [`Partition::read_from`], [`Start`] |
+//! | read from a time on | [`Partition::read_from_time`], [`Reader::seek_to_time`], [`Consumer::seek_to_time`], [`Start::Time`] |
 //! | keep or send what was read | [`Batch`], [`OwnedRecord`] |
 //! | append and read values of your own types | [`Topic::typed`], [`Batch::typed`], [`RecordRef::decode`], [`Encoding`] |
 //! | go on behind a record that can't be dealt with | [`Batch::typed`], [`dead_letter`] |
@@ -93,7 +107,6 @@
 mod clock;
 mod config;
 mod error;
-#[allow(dead_code, reason = "its first chore comes next")]
 mod housekeeper;
 mod name;
 mod pattern;
@@ -140,14 +153,17 @@ pub use config::{Durability, LogOptions, MAX_PARTITIONS, Start, TopicConfig};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use consumer::ConsumerStream;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerWaker, Lag, PartitionLag, Ready, Rebalance, RebalanceKind};
 pub use durable::Durable;
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
 pub use encoding::Bincode;
 pub use encoding::{Encoding, EncodingError, Json, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
-pub use log::{Log, PartitionDescription, TopicDescription, TopicOptions};
+pub use log::{
+    CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, Reset, TopicDescription,
+    TopicOptions,
+};
 pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};

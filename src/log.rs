@@ -13,6 +13,7 @@
 
 mod admin;
 mod describe;
+mod groups;
 
 use std::{
     fmt, io,
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use describe::{PartitionDescription, TopicDescription, TopicOptions};
+pub use groups::{CommittedOffset, GroupDescription, MemberDescription, Reset};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -244,14 +246,9 @@ impl fmt::Debug for Log {
     }
 }
 
-/// Has groups forget a deleted topic.
-fn forget_topic(_groups: &Groups, _topic_id: u128) -> Result<()> {
-    Ok(())
-}
-
 impl Shared {
     fn forget_topic(&self, topic_id: u128) -> Result<()> {
-        forget_topic(&self.groups, topic_id)
+        self.groups.forget_topic(topic_id)
     }
 
     fn close(&self) -> Result<()> {
@@ -311,7 +308,7 @@ impl LogOptions {
         let housekeeper = Housekeeper::start()?;
         let recent_segments = Arc::new(RecentSegments::with_capacity(self.max_open_segments));
         let env = Environment { storage, clock, flusher: flusher.clone(), recent_segments, positional_appends };
-        match open_topics(env, path, &self, &mut recovery) {
+        match open_topics(env, path, &self, &housekeeper, &mut recovery) {
             Ok((topics, groups)) => {
                 let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));
                 let retention = Retention::new(&topics, self.retention_check_interval);
@@ -385,15 +382,16 @@ fn open_topics(
     env: Environment,
     path: &Path,
     options: &LogOptions,
+    housekeeper: &Arc<Housekeeper>,
     recovery: &mut RecoveryReport,
 ) -> Result<(Arc<Topics>, Arc<Groups>)> {
-    let topics = Topics::open(env, path, options, recovery)?;
-    let groups = Groups::open(&topics, recovery).and_then(|groups| {
-        topics.finish_opening(&|topic_id| forget_topic(&groups, topic_id), recovery)?;
+    let topics = Arc::new(Topics::open(env, path, options, recovery)?);
+    let groups = Groups::open(&topics, housekeeper, recovery).and_then(|groups| {
+        topics.finish_opening(&|topic_id| groups.forget_topic(topic_id), recovery)?;
         Ok(groups)
     });
     match groups {
-        Ok(groups) => Ok((Arc::new(topics), Arc::new(groups))),
+        Ok(groups) => Ok((topics, Arc::new(groups))),
         Err(error) => {
             // The first error is the one to tell.
             let _ = topics.close();

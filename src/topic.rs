@@ -60,7 +60,8 @@ pub(crate) fn for_all<'a>(
 ///
 /// A topic keeps its log open, also when the [`Log`](crate::Log) was dropped. After
 /// [`Log::close`](crate::Log::close), everything that appends or reads answers kind
-/// [`Closed`](crate::ErrorKind::Closed).
+/// [`Closed`](crate::ErrorKind::Closed); after [`Log::delete_topic`](crate::Log::delete_topic), kind
+/// [`UnknownTopic`](crate::ErrorKind::UnknownTopic).
 ///
 /// # When an append may block
 /// Most appends are a copy into memory. Now and then one waits: for other threads that append to the same partition;

@@ -1,15 +1,18 @@
 //! Waiting as a future: on a bare executor, under tokio, a thousand at once, and as a stream.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
 use std::{
     cell::Cell,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, RawWaker, RawWakerVTable, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -107,7 +110,7 @@ fn errors_topics_and_the_end_make_it_ready() {
 /// A waker that, woken, drops the task in the middle of it: executors that are shut down do.
 struct DropsTask(std::sync::Mutex<Option<Box<dyn Send>>>);
 
-impl std::task::Wake for DropsTask {
+impl Wake for DropsTask {
     fn wake(self: Arc<Self>) {
         let task = self.0.lock().unwrap().take();
         drop(task);
@@ -130,8 +133,8 @@ fn a_task_may_be_dropped_by_its_own_wake() {
             }
         });
         let drops = Arc::new(DropsTask(std::sync::Mutex::new(None)));
-        let std_waker = std::task::Waker::from(drops.clone());
-        assert!(task.as_mut().poll(&mut std::task::Context::from_waker(&std_waker)).is_pending());
+        let std_waker = Waker::from(drops.clone());
+        assert!(task.as_mut().poll(&mut Context::from_waker(&std_waker)).is_pending());
         *drops.0.lock().unwrap() = Some(Box::new(task));
         match end {
             "append" => assert_eq!(orders.append(Record::new("tea")).unwrap().offset, 0),
@@ -215,30 +218,94 @@ fn no_wake_up_is_lost() {
     });
 }
 
-/// Each append waits until the task has seen the one before it.
+/// Each append comes as the task, which has seen the one before it, is about to sleep.
 #[test]
 fn ping_and_pong() {
     const ROUNDS: usize = 3000;
     let (log, orders) = log(2);
-    let pong = log.create_topic("pong", TopicConfig::with_partitions(1)).unwrap();
+    let pong = AtomicUsize::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut consumer = open(&log, "ping");
             block_on(async {
-                for _ in 0..ROUNDS {
+                for round in 1..=ROUNDS {
                     read(&mut consumer, 1).await;
-                    pong.append(Record::new("pong")).unwrap();
+                    pong.store(round, Ordering::SeqCst);
+                    // About as long as an append takes, so that it meets every moment of falling asleep.
+                    (0..round * 37 % 3000).for_each(|_| std::hint::spin_loop());
                 }
             });
         });
-        let mut consumer = log.consumer("pong").topic("pong").open().unwrap();
         let start = Instant::now();
         for round in 0..ROUNDS {
             orders.append(Record::new("ping").partition(round as u32 % 2)).unwrap();
-            assert_eq!(consumer.poll(LONG).unwrap().len(), 1);
-            assert!(start.elapsed() < LONG);
+            while pong.load(Ordering::SeqCst) <= round {
+                if start.elapsed() > LONG {
+                    log.close().unwrap(); // so that the other thread ends
+                    panic!("a wake-up was lost");
+                }
+            }
         }
     });
+}
+
+/// A waker that does something when it is cloned, which a future does as it falls asleep.
+struct OnClone<F>(F, Counting);
+
+impl<F: Fn() + Send + Sync + 'static> OnClone<F> {
+    const VTABLE: RawWakerVTable = RawWakerVTable::new(Self::clone, Self::wake, Self::wake_by_ref, Self::release);
+
+    fn waker(on_clone: Arc<Self>) -> Waker {
+        // SAFETY: each waker owns a count of the `Arc`, which is thread-safe, as what is in it is.
+        unsafe { Waker::from_raw(RawWaker::new(Arc::into_raw(on_clone).cast(), &Self::VTABLE)) }
+    }
+
+    unsafe fn clone(this: *const ()) -> RawWaker {
+        // SAFETY: `this` is what `waker` made of an `Arc` that is still counted.
+        unsafe {
+            ((*this.cast::<Self>()).0)();
+            Arc::increment_strong_count(this.cast::<Self>());
+        }
+        RawWaker::new(this, &Self::VTABLE)
+    }
+
+    unsafe fn wake(this: *const ()) {
+        // SAFETY: as in `clone`; the count goes with it.
+        unsafe {
+            Self::wake_by_ref(this);
+            Self::release(this);
+        }
+    }
+
+    unsafe fn wake_by_ref(this: *const ()) {
+        // SAFETY: as in `clone`.
+        unsafe { (*this.cast::<Self>()).1.count() }
+    }
+
+    unsafe fn release(this: *const ()) {
+        // SAFETY: as in `clone`; the count is this waker's.
+        unsafe { drop(Arc::from_raw(this.cast::<Self>())) }
+    }
+}
+
+#[test]
+fn what_comes_in_the_middle_of_falling_asleep_is_not_missed() {
+    for what in ["append", "create", "wake", "close"] {
+        let (log, orders) = log(1);
+        let mut consumer = log.consumer("billing").topic_pattern("#").open().unwrap();
+        let waker = consumer.waker();
+        let happen = move || match what {
+            "append" => assert_eq!(orders.append(Record::new("tea")).unwrap().offset, 0),
+            "create" => assert_eq!(log.create_topic("mails", TopicConfig::with_partitions(1)).unwrap().partitions(), 1),
+            "wake" => waker.wake(),
+            _ => log.close().unwrap(),
+        };
+        let on_clone = Arc::new(OnClone(happen, Counting::default()));
+        let task = OnClone::waker(on_clone.clone());
+        let mut ready = consumer.ready();
+        let is_ready = Pin::new(&mut ready).poll(&mut Context::from_waker(&task)).is_ready();
+        assert!(is_ready || on_clone.1.wakes() > 0, "{what}");
+    }
 }
 
 #[test]
@@ -279,6 +346,8 @@ fn under_tokio() {
 
 #[cfg(feature = "stream")]
 mod stream {
+    use std::sync::atomic::AtomicBool;
+
     use futures_util::StreamExt;
 
     use super::*;

@@ -49,6 +49,12 @@ fn check(log: &Log) {
         assert_eq!(record.value(), Some(format!("order {i:03}").as_bytes()));
         assert_eq!(record.key(), Some(format!("customer-{}", i % 10).as_bytes()));
     }
+    // A folder of before there were time indexes.
+    let by_time = |partition, time_ms| {
+        log.topic("orders").unwrap().partition(partition).unwrap().offset_for_time(time_ms).unwrap()
+    };
+    assert_eq!([0, 1050, 1199].map(|time_ms| by_time(1, time_ms)), [Some(0), Some(50), Some(199)]);
+    assert_eq!((by_time(0, -5), by_time(0, 0)), (Some(0), Some(1)));
     let committed = |group: &str| {
         let consumer = log.consumer(group).topic("orders").open().unwrap();
         [0, 1].map(|partition| consumer.committed("orders", partition).unwrap())

@@ -105,20 +105,14 @@ fn commits_are_there_when_the_log_is_opened_again() {
 }
 
 #[test]
-fn a_group_has_one_consumer_at_a_time() {
+fn a_consumer_that_fails_to_open_is_no_member() {
     let log = log();
     topic(&log, "orders", 1);
-    let first = open(&log, "billing");
-    let error = log.clone().consumer("billing").topic("orders").open().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::GroupInUse);
-    assert!(error.to_string().contains("billing"));
-    drop(first);
-    // One that fails to open doesn't keep its group.
     let start = Start::Offset(99);
     let error = log.consumer("billing").topic("orders").start_if_new(start).open().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange);
-    open(&log, "billing").close().unwrap();
-    open(&log, "billing");
+    let consumer = open(&log, "billing");
+    assert_eq!((consumer.assignment().len(), consumer.generation()), (1, 1));
 }
 
 #[test]
@@ -388,6 +382,11 @@ fn what_is_not_there_is_refused_by_name() {
     assert_eq!(kind(log.consumer("billing").topic("nothing")), ErrorKind::UnknownTopic);
     assert_eq!(kind(log.consumer("billing")), ErrorKind::InvalidConfig);
     assert_eq!(kind(log.consumer("billing").topic("orders").max_poll_bytes(0)), ErrorKind::InvalidConfig);
+    let interval = Duration::from_micros(999);
+    assert_eq!(kind(log.consumer("billing").topic("orders").max_poll_interval(interval)), ErrorKind::InvalidConfig);
+    let many = (0..1001).map(|i| format!("orders.{i}.*"));
+    let many = many.fold(log.consumer("billing"), tidelog::ConsumerBuilder::topic_pattern);
+    assert_eq!(kind(many), ErrorKind::InvalidConfig);
     for group in ["", ".", "..", "a/b", "__a", "a b", &"x".repeat(250)] {
         assert_eq!(kind(log.consumer(group).topic("orders")), ErrorKind::InvalidName, "{group}");
         assert_eq!(kind(log.consumer("billing").topic(group)), ErrorKind::InvalidName, "{group}");

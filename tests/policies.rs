@@ -246,6 +246,25 @@ fn a_position_behind_the_end_goes_where_the_policy_says() {
 }
 
 #[test]
+fn a_position_before_the_start_goes_where_the_policy_says() {
+    for (policy, resume) in [(OutOfRangePolicy::Earliest, 7), (OutOfRangePolicy::Latest, 10)] {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
+        let log = Log::open(dir.path()).unwrap();
+        let open = || builder(&log).on_out_of_range(policy).open().unwrap();
+        open().commit_offsets([("orders", 0, 3)]).unwrap();
+        assert_eq!(log.topic("orders").unwrap().partition(0).unwrap().delete_records(7).unwrap(), 7);
+        let mut consumer = open();
+        let seen = drain(&mut consumer);
+        assert_eq!(seen.skipped, [(0, 3, resume)], "{policy:?}");
+        assert_eq!(seen.records.get(&0).cloned().unwrap_or_default(), (resume..10).collect::<Vec<_>>());
+        assert_eq!(seen.records[&1].len(), 10);
+        consumer.commit().unwrap();
+        assert!(drain(&mut consumer).skipped.is_empty());
+    }
+}
+
+#[test]
 fn each_policy_is_for_its_own_kind() {
     let dir = tempfile::tempdir().unwrap();
     let log = commits_behind_the_end(dir.path());

@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use tidelog::{Batch, Durability, ErrorKind, Finding, Log, MAX_PARTITIONS, Record, Start, Topic, TopicConfig, murmur2};
+use tidelog::{
+    Batch, Durability, ErrorKind, Finding, Log, MAX_PARTITIONS, Record, Reset, Start, Topic, TopicConfig, murmur2,
+};
 
 use crate::common::small_segments;
 
@@ -487,4 +489,90 @@ fn the_change_of_options_may_use_the_log() {
     })
     .unwrap();
     assert_eq!(log.topic("orders").unwrap().config(), config(1).max_record_bytes(2));
+}
+
+/// Whatever meets whatever: one of the expected errors comes of it, and nobody waits for ever.
+#[test]
+fn a_topic_that_comes_and_goes_is_there_or_not_for_everybody_else() {
+    let log = Log::options().in_memory().segment_bytes(64 << 10).open("test").unwrap();
+    let done = AtomicBool::new(false);
+    let check = |what: &str, outcome: tidelog::Result<()>| {
+        use ErrorKind::{
+            Conflict, Fenced, GroupInUse, PartitionCountMismatch, TopicExists, UnknownGroup, UnknownTopic,
+        };
+        let expected = [Conflict, Fenced, GroupInUse, PartitionCountMismatch, TopicExists, UnknownGroup, UnknownTopic];
+        if let Err(error) = outcome {
+            assert!(expected.contains(&error.kind()), "{what}: {error}");
+        }
+    };
+    thread::scope(|scope| {
+        let until_done = |what: &'static str, body: &(dyn Fn() -> tidelog::Result<()> + Sync)| {
+            while !done.load(Ordering::Relaxed) {
+                check(what, body());
+            }
+        };
+        let log = &log;
+        let run = |what: &'static str, body: Box<dyn Fn() -> tidelog::Result<()> + Send + Sync>| {
+            scope.spawn(move || until_done(what, &*body));
+        };
+        let others = log.clone();
+        run("append", {
+            let log = others.clone();
+            Box::new(move || log.topic("orders")?.append(Record::new("x".repeat(1000)).key("k")).map(drop))
+        });
+        run("read", {
+            let log = others.clone();
+            Box::new(move || {
+                let mut reader = log.topic("orders")?.reader(Start::Earliest)?;
+                while reader.next_batch()?.is_some() {}
+                Ok(())
+            })
+        });
+        for (group, topic) in [("billing", "orders"), ("billing", "orders"), ("audit", "#")] {
+            let log = others.clone();
+            run("consume", {
+                Box::new(move || {
+                    let builder = log.consumer(group).start_if_new(Start::Earliest);
+                    let mut consumer = match topic {
+                        "#" => builder.topic_pattern(topic).open()?,
+                        name => builder.topic(name).open()?,
+                    };
+                    for _ in 0..3 {
+                        consumer.poll(Duration::from_millis(1))?;
+                        consumer.commit()?;
+                    }
+                    consumer.close()
+                })
+            });
+        }
+        run("administer", {
+            let log = others.clone();
+            Box::new(move || {
+                let _ = log.lag("billing")?;
+                log.reset_offsets("billing", "orders", Reset::Back(1))?;
+                log.describe_topic("orders")?;
+                log.delete_group("billing")
+            })
+        });
+        run("change", {
+            let log = others.clone();
+            Box::new(move || {
+                log.increase_partitions("orders", 3)?;
+                log.alter_topic("orders", |config| config.max_record_bytes(2000)).map(drop)
+            })
+        });
+        for _ in 0..30 {
+            check("create", log.create_topic("orders", config(2)).map(drop));
+            thread::sleep(Duration::from_millis(2));
+            check("delete", log.delete_topic("orders"));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    // What is left of it is what the last one left: nothing.
+    assert_eq!(log.topics(), [""; 0]);
+    log.create_topic("orders", config(2)).unwrap();
+    let consumer = log.consumer("billing").topic("orders").start_if_new(Start::Earliest).open().unwrap();
+    assert!((0..2).all(|number| consumer.committed("orders", number).unwrap().is_none()));
+    drop(consumer);
+    log.close().unwrap();
 }

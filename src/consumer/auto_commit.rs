@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::core::Core;
+use super::{core::Core, following::unless_fenced};
 use crate::error::Result;
 
 /// When the next one is due.
@@ -42,7 +42,7 @@ impl Core {
 
     pub(super) fn auto_commit_if_due(&mut self) -> Result<()> {
         match self.auto_commit_due() {
-            Some(due) if due <= Instant::now() => self.commit_positions(None),
+            Some(due) if due <= Instant::now() => unless_fenced(self.commit_positions(None)),
             _ => Ok(()),
         }
     }
@@ -53,6 +53,11 @@ impl Core {
             Some(auto_commit) if auto_commit.moved => self.commit_positions(None),
             _ => Ok(()),
         }
+    }
+
+    /// Whether commits are made without being asked for.
+    pub(super) fn has_auto_commits(&self) -> bool {
+        self.auto_commit.is_some()
     }
 
     /// There is something to commit.

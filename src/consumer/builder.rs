@@ -1,28 +1,29 @@
 //! Opening a consumer: which topics, from where, how much at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+#[cfg(doc)]
+use super::RebalanceKind;
 use super::{
-    Consumer,
-    auto_commit::AutoCommit,
-    core::{Assigned, Core},
-    subscription::Subscription,
-    waker::Signal,
+    Consumer, Rebalance, auto_commit::AutoCommit, core::Core, following::begin, rebalance::Callback,
+    subscription::Subscription, waker::Signal,
 };
 use crate::{
     config::Start,
     error::{Error, Repr, Result},
-    group::Groups,
+    group::{Groups, Joining},
     housekeeper::Housekeeper,
     name::check_name,
-    partition::PartitionLog,
-    reader::{Bounds, CorruptionPolicy, OutOfRangePolicy, Place, Policies, Turns, resolve},
+    reader::{Bounds, CorruptionPolicy, OutOfRangePolicy, Policies, Turns},
     topic::Keepalive,
     topics::Topics,
 };
 
 /// About how much a `poll` returns at most, in bytes, unless told otherwise.
 const MAX_POLL_BYTES: usize = 1 << 20;
+
+/// The longest time between two polls, unless told otherwise.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// What a consumer needs of its log.
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub struct ConsumerBuilder {
     max_poll_records: usize,
     policies: Policies,
     auto_commit: Option<Duration>,
+    max_poll_interval: Duration,
+    on_rebalance: Option<Callback>,
 }
 
 impl ConsumerBuilder {
@@ -59,6 +62,8 @@ impl ConsumerBuilder {
             max_poll_records: usize::MAX,
             policies: Policies::default(),
             auto_commit: None,
+            max_poll_interval: MAX_POLL_INTERVAL,
+            on_rebalance: None,
         }
     }
 
@@ -163,19 +168,76 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Opens the consumer: it goes on where its group has committed.
+    /// What [`poll`](Consumer::poll) calls when partitions come to the consumer or go to others of its group. Default:
+    /// nothing.
+    ///
+    /// - [`Revoked`](RebalanceKind::Revoked), *before* they go: commit what was dealt with, so that the next one goes on
+    ///   behind it and sees nothing again. (With [`auto_commit`](ConsumerBuilder::auto_commit) that is done before the
+    ///   call.)
+    /// - [`Assigned`](RebalanceKind::Assigned), before anything of them is read: load what belongs to them, and
+    ///   [`seek`](Rebalance::seek) where the offsets are kept elsewhere. Of the partitions that
+    ///   [`open`](ConsumerBuilder::open) found free, the first `poll` tells.
+    /// - [`Lost`](RebalanceKind::Lost): throw away what belongs to them; others may have it already.
+    ///
+    /// Only partitions that move are named; those that stay are read on, whatever happens to the others. Each one that
+    /// was assigned is revoked or lost once, but when the consumer is dropped: [`close`](Consumer::close) revokes them.
+    ///
+    /// An error comes out of `poll`; the partitions come or go all the same.
+    ///
+    /// ```
+    /// # use std::{collections::BTreeMap, time::Duration};
+    /// # use tidelog::{Log, Record, RebalanceKind, TopicConfig};
+    /// # fn main() -> tidelog::Result<()> {
+    /// # let log = Log::options().in_memory().open("shop")?;
+    /// # let orders = log.create_topic("orders", TopicConfig::with_partitions(4))?;
+    /// # let offset_in_database = |_: &str, _: u32| 0;
+    /// let mut consumer = log
+    ///     .consumer("billing")
+    ///     .topic("orders")
+    ///     .on_rebalance(move |rebalance| {
+    ///         if rebalance.kind() == RebalanceKind::Assigned {
+    ///             for (topic, partition) in rebalance.partitions().to_vec() {
+    ///                 rebalance.seek(&topic, partition, offset_in_database(&topic, partition))?;
+    ///             }
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .open()?;
+    /// consumer.poll(Duration::ZERO)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_rebalance(mut self, callback: impl FnMut(&mut Rebalance<'_>) -> Result<()> + Send + 'static) -> Self {
+        self.on_rebalance = Some(Box::new(callback));
+        self
+    }
+
+    /// The longest time between two polls. A consumer that takes longer is expelled from its group, and its partitions
+    /// go to the others; its next [`poll`](Consumer::poll) tells [`Lost`](RebalanceKind::Lost) and joins again. At least
+    /// 1 ms, default 5 minutes; [`Duration::MAX`] for no limit.
+    ///
+    /// The time inside `poll` doesn't count, nor does that of a [`ready`](Consumer::ready) that is pending.
+    pub fn max_poll_interval(mut self, interval: Duration) -> Self {
+        self.max_poll_interval = interval;
+        self
+    }
+
+    /// Opens the consumer: it joins its group, takes the partitions that are free at once, and goes on where the group
+    /// has committed. Partitions that other consumers of the group are to give away come when they next
+    /// [`poll`](Consumer::poll).
     ///
     /// # Errors
     /// - [`InvalidName`](crate::ErrorKind::InvalidName) for the group, a topic or a pattern.
-    /// - [`InvalidConfig`](crate::ErrorKind::InvalidConfig): neither topic nor pattern, or `max_poll_bytes` or
-    ///   `max_poll_records` of zero.
+    /// - [`InvalidConfig`](crate::ErrorKind::InvalidConfig): neither topic nor pattern, or more than 1,000;
+    ///   `max_poll_bytes` or `max_poll_records` of zero; a `max_poll_interval` below 1 ms.
     /// - [`UnknownTopic`](crate::ErrorKind::UnknownTopic): no topic has the name that was given to
     ///   [`topic`](ConsumerBuilder::topic).
-    /// - [`GroupInUse`](crate::ErrorKind::GroupInUse): another consumer of the group is alive.
     /// - [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange): [`Start::Offset`] lies outside a partition in which
     ///   the group begins. (A *committed* offset outside the log is told by [`poll`](Consumer::poll).)
     /// - [`Corruption`](crate::ErrorKind::Corruption), [`Io`](crate::ErrorKind::Io): the place of [`Start::Time`] can't
     ///   be looked up.
+    /// - [`StorageFull`](crate::ErrorKind::StorageFull), [`Io`](crate::ErrorKind::Io),
+    ///   [`Poisoned`](crate::ErrorKind::Poisoned): that the consumer joined its group couldn't be recorded.
     /// - [`Closed`](crate::ErrorKind::Closed).
     pub fn open(self) -> Result<Consumer> {
         check_name("group", &self.group)?;
@@ -186,20 +248,36 @@ impl ConsumerBuilder {
         if self.max_poll_records == 0 {
             return Err(invalid("max_poll_records", "at least 1 record"));
         }
+        if self.max_poll_interval < Duration::from_millis(1) {
+            return Err(invalid("max_poll_interval", "at least 1 ms"));
+        }
         let signal = Arc::new(Signal::default());
         let Context { topics, groups, housekeeper, keepalive } = self.context;
         // First, since it tells whether the log was closed.
-        let member = groups.join(&self.group, &signal.waiter)?;
+        groups.check_open()?;
         subscription.check(&topics)?;
+        // Before the topics are looked at: what comes meanwhile is found by the first poll.
+        let seen_topics = topics.changes().version();
+        let start = self.start_if_new;
+        let member = groups.join(Joining {
+            group: &self.group,
+            subscription: subscription.of_member()?,
+            max_poll_interval: self.max_poll_interval,
+            waiter: signal.waiter.clone(),
+            begin: &|log| begin(log, start),
+        })?;
         let mut core = Core {
             watching: None,
+            seen_topics,
+            seen_group: member.version(),
+            generation: 0,
             member,
-            // Before the topics are looked at: what comes meanwhile is found by the first poll.
-            seen_version: topics.changes().version(),
             topics,
             housekeeper,
             subscription,
             assigned: Vec::new(),
+            lost: BTreeMap::new(),
+            on_rebalance: self.on_rebalance,
             turns: Turns::default(),
             signal,
             bounds: Bounds { bytes: self.max_poll_bytes, records: self.max_poll_records as u64 },
@@ -207,30 +285,11 @@ impl ConsumerBuilder {
             start_if_new: self.start_if_new,
             auto_commit: self.auto_commit.map(AutoCommit::new),
         };
-        core.assign_all()?;
-        Ok(Consumer { core, _keepalive: keepalive })
-    }
-}
-
-impl Core {
-    /// Takes up all partitions that are there.
-    fn assign_all(&mut self) -> Result<()> {
-        let topics = self.subscription.topics(&self.topics);
-        let partitions = topics.iter().flat_map(|topic| topic.partitions.iter());
-        let assigned = partitions.map(|partition| self.assigned_first(partition)).collect::<Result<_>>()?;
-        self.assign(assigned);
-        Ok(())
-    }
-
-    /// A partition at what the group has committed, else where a new group begins; kind `OffsetOutOfRange` if that is
-    /// outside.
-    fn assigned_first(&self, partition: &Arc<PartitionLog>) -> Result<Assigned> {
-        let start = resolve(partition, self.start_if_new)?;
-        let mut assigned = self.assigned_from(partition, start);
-        if self.committed(&assigned).is_none() {
-            assigned.place = Place::at(partition, Start::Offset(start))?;
+        if let Some(view) = core.member.view() {
+            core.generation = view.generation;
+            core.take_up(view);
         }
-        Ok(assigned)
+        Ok(Consumer { core, _keepalive: keepalive })
     }
 }
 

@@ -14,6 +14,9 @@ impl Consumer {
     /// [`Topic`](crate::Topic#when-an-append-may-block)); about every 16 MiB of commits, one waits for the device.
     ///
     /// # Errors
+    /// [`Fenced`](crate::ErrorKind::Fenced): the consumer was expelled from its group, and a partition may be another
+    /// one's by now. Nothing is committed; the next [`poll`](Consumer::poll) joins the group again.
+    ///
     /// [`StorageFull`](crate::ErrorKind::StorageFull), [`Io`](crate::ErrorKind::Io),
     /// [`Poisoned`](crate::ErrorKind::Poisoned), [`Closed`](crate::ErrorKind::Closed).
     pub fn commit(&mut self) -> Result<()> {
@@ -33,8 +36,8 @@ impl Consumer {
     /// Commits that the partition was dealt with up to and including this record. Other partitions stay as they are.
     ///
     /// # Errors
-    /// Those of [`commit`](Consumer::commit); [`NotAssigned`](crate::ErrorKind::NotAssigned) if the record isn't of a
-    /// partition that this consumer reads.
+    /// Those of [`commit`](Consumer::commit), [`Fenced`](crate::ErrorKind::Fenced) also for a partition that this consumer
+    /// has given away since; [`NotAssigned`](crate::ErrorKind::NotAssigned) for one that it never had.
     pub fn commit_through(&mut self, record: &RecordRef<'_>) -> Result<()> {
         // Offsets are below 2^63.
         self.commit_offsets([(record.topic(), record.partition(), record.offset() + 1)])
@@ -45,8 +48,9 @@ impl Consumer {
     /// once. The consumer's positions stay as they are.
     ///
     /// # Errors
-    /// Those of [`commit`](Consumer::commit); [`NotAssigned`](crate::ErrorKind::NotAssigned);
-    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) for an offset behind the log end offset.
+    /// Those of [`commit_through`](Consumer::commit_through);
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) for an offset behind the log end offset;
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic) for one of a topic that was deleted.
     pub fn commit_offsets<T: AsRef<str>>(&mut self, offsets: impl IntoIterator<Item = (T, u32, u64)>) -> Result<()> {
         self.core.commit_offsets(offsets)
     }

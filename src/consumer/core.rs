@@ -1,28 +1,30 @@
 //! What a consumer is made of: its partitions, and what is done with them.
 //!
 //! # Invariants
-//! - Partitions are sorted by topic and number; they come and go at any time, whole topics or single ones.
+//! - Partitions are sorted by topic and number; they come and go at any time, whole topics or single ones. Each is the
+//!   member's, or was until a moment ago.
 //! - Positions move only by reading, by who asks for it, and by a policy that says so; then it is told.
 //! - Nothing is committed that wasn't returned by a `poll` before the one that runs, but by who asks for it.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use super::{auto_commit::AutoCommit, subscription::Subscription, waker::Signal, watching::Watching};
+use super::{
+    auto_commit::AutoCommit, rebalance::Callback, subscription::Subscription, waker::Signal, watching::Watching,
+};
 use crate::{
     config::{Durability, Start},
-    error::{Repr, Result},
-    group::Member,
+    error::{ErrorKind, Repr, Result},
+    group::{Member, PartitionId},
     housekeeper::{Chore, Housekeeper},
     partition::{Batch, PartitionLog},
     reader::{Bounds, Place, Policies, Turns},
     topics::Topics,
+    waiter::remaining,
 };
-
-/// The longest single sleep: the system's calls don't take every duration.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 
 /// A consumer without its handles: what is to be had while the consumer itself is in use.
 pub(crate) struct Core {
@@ -32,9 +34,14 @@ pub(crate) struct Core {
     pub(super) topics: Arc<Topics>,
     pub(super) housekeeper: Arc<Housekeeper>,
     pub(super) subscription: Subscription,
-    /// The version of the topics that `assigned` goes by.
-    pub(super) seen_version: u64,
+    /// The versions of the topics, and of what members own, that `assigned` goes by.
+    pub(super) seen_topics: u64,
+    pub(super) seen_group: u64,
+    pub(super) generation: u64,
     pub(super) assigned: Vec<Assigned>,
+    /// By topic: numbers of partitions that were assigned once and aren't any more.
+    pub(super) lost: BTreeMap<Box<str>, BTreeSet<u32>>,
+    pub(super) on_rebalance: Option<Callback>,
     pub(super) turns: Turns,
     pub(super) signal: Arc<Signal>,
     pub(super) bounds: Bounds,
@@ -47,11 +54,19 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(crate) struct Assigned {
     pub(super) place: Place,
+    /// In which the member owns it.
+    pub(super) epoch: u64,
     /// Where the group begins in it, as long as nothing was committed.
     pub(super) start: u64,
+    /// Whether the callback was told of it.
+    pub(super) is_announced: bool,
 }
 
 impl Assigned {
+    pub(super) fn id(&self) -> PartitionId {
+        PartitionId::of(self.partition())
+    }
+
     /// What orders them.
     fn key(&self) -> (&str, u32) {
         (self.topic(), self.number())
@@ -59,10 +74,6 @@ impl Assigned {
 
     pub(super) fn topic(&self) -> &str {
         &self.partition().spec().topic
-    }
-
-    pub(super) fn topic_id(&self) -> u128 {
-        self.partition().spec().topic_id
     }
 
     pub(super) fn number(&self) -> u32 {
@@ -99,12 +110,16 @@ impl Core {
     pub(super) fn poll_now(&mut self) -> Result<Polled> {
         self.watching = None; // left over by a future that was forgotten
         self.check_open()?;
+        self.follow()?;
         self.auto_commit_if_due()?;
         if self.signal.take_wake() {
             return Ok(Polled { batch: Batch::default(), woken: true });
         }
-        self.follow_topics()?;
-        let batch = self.turns.read(&mut self.assigned, self.bounds, self.policies)?;
+        let batch = match self.turns.read(&mut self.assigned, self.bounds, self.policies) {
+            // Deleted just now: the next look at the topics finds it gone, and tells.
+            Err(error) if error.kind() == ErrorKind::UnknownTopic => Batch::default(),
+            read => read?,
+        };
         if !batch.is_empty() || !batch.skipped().is_empty() {
             self.positions_moved();
         }
@@ -115,7 +130,7 @@ impl Core {
     pub(super) fn has_work(&self) -> bool {
         self.topics.changes().is_closed()
             || self.signal.is_woken()
-            || self.topics.changes().version() != self.seen_version
+            || self.has_moved()
             || self.turns.has_error()
             || self.auto_commit_due().is_some_and(|due| due <= Instant::now())
             || self.assigned.iter().any(|assigned| !assigned.place.is_paused() && !assigned.place.at_end())
@@ -148,35 +163,6 @@ impl Core {
         }
     }
 
-    /// Takes up partitions that came to the subscription's topics, and lets go of those that went.
-    ///
-    /// What comes while the group is there is read from its beginning: a group can't skip what it hasn't seen. Kind
-    /// `UnknownTopic`, once, if a topic that was named is no longer there.
-    fn follow_topics(&mut self) -> Result<()> {
-        let version = self.topics.changes().version();
-        if version == self.seen_version {
-            return Ok(());
-        }
-        let topics = self.subscription.topics(&self.topics);
-        self.seen_version = version;
-        let gone = self.unassign(|assigned| !topics.iter().any(|topic| topic.id == assigned.topic_id()));
-        let new = topics.iter().flat_map(|topic| topic.partitions.iter());
-        let new: Vec<_> = new.filter(|partition| !self.is_assigned(partition)).cloned().collect();
-        self.assign(new.iter().map(|partition| self.assigned_from(partition, partition.start_offset())).collect());
-        let is_lost = |assigned: &&Assigned| self.subscription.is_named(assigned.topic());
-        match gone.iter().find(is_lost) {
-            Some(assigned) => Err(Repr::UnknownTopic { topic: assigned.topic().into() }.into()),
-            None => Ok(()),
-        }
-    }
-
-    /// A partition at what the group has committed, else at `start`; wherever that is.
-    pub(super) fn assigned_from(&self, partition: &Arc<PartitionLog>, start: u64) -> Assigned {
-        let spec = partition.spec();
-        let committed = self.member.offsets().committed(self.member.group(), spec.topic_id, spec.number);
-        Assigned { place: Place::new(partition, committed.unwrap_or(start)), start }
-    }
-
     /// Adds partitions, which aren't among the others.
     pub(super) fn assign(&mut self, partitions: Vec<Assigned>) {
         if !partitions.is_empty() {
@@ -196,7 +182,7 @@ impl Core {
         gone
     }
 
-    fn is_assigned(&self, partition: &Arc<PartitionLog>) -> bool {
+    pub(super) fn is_assigned(&self, partition: &Arc<PartitionLog>) -> bool {
         let spec = partition.spec();
         self.find(&spec.topic, spec.number).is_some_and(|at| Arc::ptr_eq(self.assigned[at].partition(), partition))
     }
@@ -211,30 +197,58 @@ impl Core {
         self.find(topic, partition).ok_or_else(|| Repr::NotAssigned { topic: topic.into(), partition }.into())
     }
 
+    /// As [`index`](Core::index), for a commit; kind `Fenced` if it was in the list once.
+    fn index_to_commit(&self, topic: &str, partition: u32) -> Result<usize> {
+        self.index(topic, partition).map_err(|error| match self.lost.get(topic) {
+            Some(numbers) if numbers.contains(&partition) => {
+                Repr::Fenced { group: self.member.group().to_string(), topic: topic.into(), partition }.into()
+            }
+            _ => error,
+        })
+    }
+
     /// Where a restart would resume.
     pub(super) fn restart_offset(&self, assigned: &Assigned) -> u64 {
-        match (self.committed(assigned), self.start_if_new) {
+        self.restart_offset_of(assigned.partition(), self.committed(assigned), assigned.start)
+    }
+
+    /// The same, of a partition of which that is known.
+    pub(super) fn restart_offset_of(&self, partition: &PartitionLog, committed: Option<u64>, start: u64) -> u64 {
+        match (committed, self.start_if_new) {
             (Some(committed), _) => committed,
             // What is the earliest may have changed.
-            (None, Start::Earliest) => assigned.partition().start_offset(),
-            (None, _) => assigned.start,
+            (None, Start::Earliest) => partition.start_offset(),
+            (None, _) => start,
         }
     }
 
     /// What the group has committed.
     pub(super) fn committed(&self, assigned: &Assigned) -> Option<u64> {
-        self.member.offsets().committed(self.member.group(), assigned.topic_id(), assigned.number())
+        self.member.committed(assigned.id())
     }
 
     /// Commits all positions.
     pub(super) fn commit_positions(&mut self, durability: Option<Durability>) -> Result<()> {
-        self.check_open()?;
-        // One that lies outside the log is what was committed before; it isn't worth committing again.
-        let positions = self.assigned.iter().filter(|assigned| assigned.place.is_inside());
-        let offsets = positions.map(|assigned| (assigned.topic_id(), assigned.number(), assigned.place.position()));
-        self.member.offsets().commit(self.member.group(), offsets, durability)?;
+        self.commit_positions_of(|_| true, durability)?;
         self.positions_committed();
         Ok(())
+    }
+
+    /// Commits positions, all or none.
+    pub(super) fn commit_positions_of(
+        &self,
+        which: impl Fn(&Assigned) -> bool,
+        durability: Option<Durability>,
+    ) -> Result<()> {
+        self.check_open()?;
+        // One that lies outside the log is what was committed before; it isn't worth committing again. Nor is one in a
+        // topic that was deleted, which the next poll finds.
+        let is_worth = |assigned: &&Assigned| {
+            assigned.place.is_inside() && assigned.partition().check_exists().is_ok() && which(assigned)
+        };
+        let positions = self.assigned.iter().filter(is_worth);
+        let offsets = positions.map(|assigned| (assigned.id(), assigned.epoch, assigned.place.position()));
+        self.member.commit(offsets, durability)
     }
 
     /// Commits given offsets, all or none.
@@ -245,27 +259,22 @@ impl Core {
         self.check_open()?;
         let mut checked = Vec::new();
         for (topic, partition, offset) in offsets {
-            let assigned = &self.assigned[self.index(topic.as_ref(), partition)?];
+            let assigned = &self.assigned[self.index_to_commit(topic.as_ref(), partition)?];
             let log = assigned.partition();
+            log.check_exists()?;
             let end = log.settled_end_offset();
             // One before the log start offset is fine: retention may have been faster than the group.
             if offset > end {
                 let valid = log.start_offset()..end;
                 return Err(Repr::OffsetOutOfRange { topic: topic.as_ref().into(), partition, offset, valid }.into());
             }
-            checked.push((assigned.topic_id(), partition, offset));
+            checked.push((assigned.id(), assigned.epoch, offset));
         }
-        self.member.offsets().commit(self.member.group(), checked, None)
+        self.member.commit(checked, None)
     }
 
     /// Kind `Closed`.
     pub(super) fn check_open(&self) -> Result<()> {
         if self.topics.changes().is_closed() { Err(Repr::Closed.into()) } else { Ok(()) }
     }
-}
-
-/// Time until the deadline, or until it is to be looked at again.
-pub(super) fn remaining(deadline: Option<Instant>) -> Duration {
-    let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    remaining.map_or(LONGEST_SLEEP, |remaining| remaining.min(LONGEST_SLEEP))
 }

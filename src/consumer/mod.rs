@@ -5,7 +5,8 @@
 //!   skipped untold, and nothing is committed that the program didn't ask to commit.
 //! - A sleeping consumer costs no processor time, and one that sleeps as a future no thread: it is woken by appends, by
 //!   topics that come, by its waker, by the log's closing, and by its timeout.
-//! - The group is free again when the consumer is dropped. Dropping never commits.
+//! - Consumers of a group share its partitions: each is read by one of them at a time. Dropping leaves the group, and
+//!   never commits.
 //!
 //! # Thread safety
 //! A consumer belongs to one thread at a time; it can be moved.
@@ -14,9 +15,11 @@ mod auto_commit;
 mod builder;
 mod commits;
 mod core;
+mod following;
 mod lag;
 mod positions;
 mod ready;
+mod rebalance;
 #[cfg(feature = "stream")]
 mod stream;
 mod subscription;
@@ -28,21 +31,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::core::{Core, remaining};
-use crate::{error::Result, partition::Batch, topic::Keepalive};
+use self::core::Core;
+use crate::{error::Result, partition::Batch, topic::Keepalive, waiter::remaining};
 
 pub use builder::ConsumerBuilder;
 pub(crate) use builder::Context;
 pub use lag::{Lag, PartitionLag};
 pub use ready::Ready;
+pub use rebalance::{Rebalance, RebalanceKind};
 #[cfg(feature = "stream")]
 pub use stream::ConsumerStream;
 pub use waker::ConsumerWaker;
 
 /// The consumer of a group: reads the partitions of one or more topics and commits how far it came.
 ///
-/// Opened by [`Log::consumer`](crate::Log::consumer). A group has one consumer at a time; different groups don't know
-/// of each other.
+/// Opened by [`Log::consumer`](crate::Log::consumer). Different groups don't know of each other; each sees every record.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -62,6 +65,35 @@ pub use waker::ConsumerWaker;
 ///     }
 ///     consumer.commit()?; // now that they are billed
 /// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Several consumers
+/// Consumers of the same group share the partitions of their topics, so that each is read by one of them at a time, and
+/// as evenly as that is possible: of each topic, their numbers of partitions differ by at most one. When a consumer comes,
+/// goes, or doesn't [`poll`](Consumer::poll) in time ([`max_poll_interval`](ConsumerBuilder::max_poll_interval)), a new
+/// *generation* of the group begins: partitions move, as few as possible, and the others are read on as if nothing had
+/// happened. A partition moves when its owner polls: it gives it away in between two batches, after
+/// [`on_rebalance`](ConsumerBuilder::on_rebalance) was called, which may commit. So the next owner begins where the one
+/// before has committed; what that had polled and not committed comes again.
+///
+/// A consumer that was expelled while it was at work can't undo what others have done since: what it commits is refused
+/// with kind [`Fenced`](crate::ErrorKind::Fenced).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tidelog::{Log, Record, TopicConfig};
+/// # fn main() -> tidelog::Result<()> {
+/// # let log = Log::options().in_memory().open("shop")?;
+/// # log.create_topic("orders", TopicConfig::with_partitions(4))?;
+/// let mut first = log.consumer("billing").topic("orders").open()?;
+/// assert_eq!(first.assignment().len(), 4);
+/// let mut second = log.consumer("billing").topic("orders").open()?; // on another thread, as a rule
+/// assert_eq!(second.assignment().len(), 0);
+/// first.poll(Duration::ZERO)?; // gives two of them away
+/// second.poll(Duration::ZERO)?; // takes them
+/// assert_eq!((first.assignment().len(), second.assignment().len()), (2, 2));
 /// # Ok(())
 /// # }
 /// ```
@@ -175,8 +207,9 @@ impl Consumer {
     /// [`max_poll_bytes`](ConsumerBuilder::max_poll_bytes). Every partition gets its share, and who is first changes
     /// from call to call. The batch is independent of the consumer: keep it, send it, poll on.
     ///
-    /// Partitions that came to the topics, and topics that came to the patterns, since the last call are read from their
-    /// beginning on. If the consumer has [`auto_commit`](ConsumerBuilder::auto_commit), what earlier calls returned is
+    /// Here partitions come and go: those that another consumer of the group is to have are given away, those that others
+    /// gave away are taken, and [`on_rebalance`](ConsumerBuilder::on_rebalance) is called. Partitions that came to the
+    /// topics, and topics that came to the patterns, since the last call are read from their beginning on. If the consumer has [`auto_commit`](ConsumerBuilder::auto_commit), what earlier calls returned is
     /// committed here when it is time.
     ///
     /// # Errors
@@ -190,10 +223,13 @@ impl Consumer {
     ///   (or is no longer) in the log; likewise.
     /// - [`UnknownTopic`](crate::ErrorKind::UnknownTopic): a topic that was given by its name was deleted. Told once;
     ///   the others are read on, and so is one of that name that is created later.
-    /// - Those of [`commit`](Consumer::commit), of an auto-commit. Nothing was read, and the next call tries again.
+    /// - What [`on_rebalance`](ConsumerBuilder::on_rebalance) answers. Nothing was read.
+    /// - Those of [`commit`](Consumer::commit), of an auto-commit, and of recording that partitions are given away or that
+    ///   the consumer joins its group again. Nothing was read, and the next call tries again.
     /// - [`Io`](crate::ErrorKind::Io); [`Closed`](crate::ErrorKind::Closed), also when the log is closed while `poll`
     ///   sleeps.
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch> {
+        let _polling = self.core.member.polling();
         // None: further away than the clock counts.
         let deadline = Instant::now().checked_add(timeout);
         loop {
@@ -242,9 +278,19 @@ impl Consumer {
         Ready::new(self)
     }
 
-    /// The partitions that this consumer reads: topic and number, in order.
+    /// The partitions that this consumer reads: topic and number, in order. Changes in [`poll`](Consumer::poll) alone.
     pub fn assignment(&self) -> Vec<(String, u32)> {
         self.core.assigned.iter().map(|assigned| (assigned.topic().to_owned(), assigned.number())).collect()
+    }
+
+    /// The generation of the group that [`assignment`](Consumer::assignment) goes by: it grows with each rebalance.
+    pub fn generation(&self) -> u64 {
+        self.core.generation
+    }
+
+    /// The random number that this consumer has in its group. Another one after it was expelled and came back.
+    pub fn member_id(&self) -> u64 {
+        self.core.member.id()
     }
 
     /// The name of the group.
@@ -253,12 +299,15 @@ impl Consumer {
     }
 
     /// Leaves the group. With [`auto_commit`](ConsumerBuilder::auto_commit) it first commits what `poll` has returned;
-    /// else it commits nothing, as dropping never does.
+    /// else it commits nothing, as dropping never does. Then [`on_rebalance`](ConsumerBuilder::on_rebalance) is told that
+    /// the partitions are revoked.
     ///
     /// # Errors
-    /// Those of [`commit`](Consumer::commit), of an auto-commit. The group is left all the same.
+    /// Those of [`commit`](Consumer::commit), of an auto-commit; what `on_rebalance` answers. The group is left all the
+    /// same.
     pub fn close(mut self) -> Result<()> {
-        self.core.auto_commit_rest()
+        let committed = self.core.auto_commit_rest();
+        committed.and(self.core.tell(RebalanceKind::Revoked, |_| true))
     }
 }
 
@@ -270,3 +319,6 @@ impl fmt::Debug for Consumer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,15 @@
 //! Where a consumer reads on, and where it doesn't for now.
 
 use super::{Consumer, core::Core};
-use crate::{config::Start, error::Result};
+use crate::{config::Start, error::Result, reader::seek_to_time};
 
 impl Consumer {
     /// Goes on reading a partition at `offset`. Commits nothing.
     ///
     /// # Errors
     /// [`NotAssigned`](crate::ErrorKind::NotAssigned); [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), and
-    /// the position stays; [`Closed`](crate::ErrorKind::Closed).
+    /// the position stays; [`UnknownTopic`](crate::ErrorKind::UnknownTopic) if the topic was deleted;
+    /// [`Closed`](crate::ErrorKind::Closed).
     pub fn seek(&mut self, topic: &str, partition: u32, offset: u64) -> Result<()> {
         self.core.seek(topic, partition, Start::Offset(offset))
     }
@@ -16,7 +17,7 @@ impl Consumer {
     /// Goes on reading a partition at its log start offset: everything that is there comes again. Commits nothing.
     ///
     /// # Errors
-    /// [`NotAssigned`](crate::ErrorKind::NotAssigned), [`Closed`](crate::ErrorKind::Closed).
+    /// Those of [`seek`](Consumer::seek), but for an offset that is out of range.
     pub fn seek_to_start(&mut self, topic: &str, partition: u32) -> Result<()> {
         self.core.seek(topic, partition, Start::Earliest)
     }
@@ -24,9 +25,25 @@ impl Consumer {
     /// Goes on reading a partition at its log end offset: only what comes from now on. Commits nothing.
     ///
     /// # Errors
-    /// [`NotAssigned`](crate::ErrorKind::NotAssigned), [`Closed`](crate::ErrorKind::Closed).
+    /// Those of [`seek`](Consumer::seek), but for an offset that is out of range.
     pub fn seek_to_end(&mut self, topic: &str, partition: u32) -> Result<()> {
         self.core.seek(topic, partition, Start::Latest)
+    }
+
+    /// Goes on reading every partition at the first record whose [`timestamp_ms`](crate::RecordRef::timestamp_ms) is at or
+    /// behind `time_ms`, in milliseconds since the Unix epoch; at the log end offset where there is none. Commits nothing.
+    /// See [`Partition::offset_for_time`](crate::Partition::offset_for_time).
+    ///
+    /// # Errors
+    /// Those of [`Partition::offset_for_time`](crate::Partition::offset_for_time), whatever the policies say; all
+    /// positions stay then.
+    pub fn seek_to_time(&mut self, time_ms: i64) -> Result<()> {
+        let core = &mut self.core;
+        core.check_open()?;
+        seek_to_time(&mut core.assigned, time_ms)?;
+        core.turns.forget_error();
+        core.positions_moved();
+        Ok(())
     }
 
     /// Goes back to the committed offsets, as if the program had been started again: records that were polled and not
@@ -79,7 +96,7 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// [`NotAssigned`](crate::ErrorKind::NotAssigned).
+    /// [`NotAssigned`](crate::ErrorKind::NotAssigned), [`Closed`](crate::ErrorKind::Closed).
     pub fn pause<T: AsRef<str>>(&mut self, partitions: impl IntoIterator<Item = (T, u32)>) -> Result<()> {
         self.core.set_paused(partitions, true)
     }
@@ -88,7 +105,7 @@ impl Consumer {
     /// an error, none.
     ///
     /// # Errors
-    /// [`NotAssigned`](crate::ErrorKind::NotAssigned).
+    /// [`NotAssigned`](crate::ErrorKind::NotAssigned), [`Closed`](crate::ErrorKind::Closed).
     pub fn resume<T: AsRef<str>>(&mut self, partitions: impl IntoIterator<Item = (T, u32)>) -> Result<()> {
         self.core.set_paused(partitions, false)
     }
@@ -101,7 +118,7 @@ impl Consumer {
 }
 
 impl Core {
-    fn seek(&mut self, topic: &str, partition: u32, start: Start) -> Result<()> {
+    pub(super) fn seek(&mut self, topic: &str, partition: u32, start: Start) -> Result<()> {
         self.check_open()?;
         let index = self.index(topic, partition)?;
         self.assigned[index].place.seek_start(start)?;
@@ -115,6 +132,7 @@ impl Core {
         partitions: impl IntoIterator<Item = (T, u32)>,
         paused: bool,
     ) -> Result<()> {
+        self.check_open()?;
         let indexes = partitions.into_iter().map(|(topic, partition)| self.index(topic.as_ref(), partition));
         for index in indexes.collect::<Result<Vec<_>>>()? {
             self.assigned[index].place.set_paused(paused);

@@ -12,16 +12,18 @@ use std::{
 };
 
 use super::{Consumer, core::Core, watching::Watching};
+use crate::group::Polling;
 
 /// A future that waits until a [`poll`](Consumer::poll) wouldn't: made by [`Consumer::ready`].
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct Ready<'a> {
     consumer: &'a mut Consumer,
+    _polling: Polling,
 }
 
 impl<'a> Ready<'a> {
     pub(super) fn new(consumer: &'a mut Consumer) -> Self {
-        Self { consumer }
+        Self { _polling: consumer.core.member.polling(), consumer }
     }
 }
 

@@ -12,6 +12,7 @@ use futures_core::Stream;
 use super::Consumer;
 use crate::{
     error::{ErrorKind, Result},
+    group::Polling,
     partition::Batch,
 };
 
@@ -49,6 +50,8 @@ use crate::{
 /// ```
 pub struct ConsumerStream<C: BorrowMut<Consumer>> {
     consumer: C,
+    /// While it waits.
+    polling: Option<Polling>,
     ended: bool,
 }
 
@@ -56,13 +59,13 @@ impl Consumer {
     /// The batches as they come, as a stream.
     #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
     pub fn stream(&mut self) -> ConsumerStream<&mut Consumer> {
-        ConsumerStream { consumer: self, ended: false }
+        ConsumerStream { consumer: self, polling: None, ended: false }
     }
 
     /// As [`stream`](Consumer::stream); the stream owns the consumer, and so can be kept and sent.
     #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
     pub fn into_stream(self) -> ConsumerStream<Consumer> {
-        ConsumerStream { consumer: self, ended: false }
+        ConsumerStream { consumer: self, polling: None, ended: false }
     }
 }
 
@@ -84,8 +87,10 @@ impl<C: BorrowMut<Consumer>> ConsumerStream<C> {
 
     fn next_batch(&mut self, context: &Context<'_>) -> Poll<Result<Batch>> {
         let core = &mut self.consumer.borrow_mut().core;
+        let polling = self.polling.take().unwrap_or_else(|| core.member.polling());
         loop {
             if core.poll_ready(context).is_pending() {
+                self.polling = Some(polling);
                 return Poll::Pending;
             }
             match core.poll_now() {

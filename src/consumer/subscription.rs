@@ -1,12 +1,12 @@
 //! Which topics a consumer reads: names and patterns.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use crate::{
     error::{Repr, Result},
+    group,
     name::check_name,
     pattern::TopicPattern,
-    topic::TopicState,
     topics::Topics,
 };
 
@@ -29,19 +29,16 @@ impl Subscription {
         Ok(Self { names: names.iter().map(|name| name.as_str().into()).collect(), patterns })
     }
 
-    /// Whether it has a topic of this name.
-    pub(crate) fn covers(&self, topic: &str) -> bool {
-        self.is_named(topic) || self.patterns.iter().any(|pattern| pattern.matches(topic))
-    }
-
     /// Whether the name itself was given.
     pub(crate) fn is_named(&self, topic: &str) -> bool {
         self.names.contains(topic)
     }
 
-    /// The topics that are there, in order of their names.
-    pub(crate) fn topics(&self, topics: &Topics) -> Vec<Arc<TopicState>> {
-        topics.select(|name| self.covers(name))
+    /// What the group is told, for which a name is a pattern that matches itself alone. Kind `InvalidConfig` if there
+    /// are too many.
+    pub(super) fn of_member(&self) -> Result<group::Subscription> {
+        let names = self.names.iter().map(|name| TopicPattern::parse(name)).collect::<Result<Vec<_>>>()?;
+        group::Subscription::new(names.into_iter().chain(self.patterns.iter().cloned()))
     }
 
     /// Kind `UnknownTopic` if one that was given by its name isn't there.

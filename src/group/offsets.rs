@@ -1,24 +1,27 @@
-//! What groups have committed: a table in memory, and the internal topic `__offsets` that it is folded from.
+//! The internal topic `__offsets`: what groups are and have committed, in memory and in the records that it is folded
+//! from.
 //!
 //! # Format
 //! Byte by byte in `src/doc/offsets.md`.
 //!
 //! # Invariants
-//! - The table holds what was appended, no more and no less; both change under one lock, so log order is the order of
-//!   the table's changes.
-//! - Commits are appended only behind a whole snapshot in the active segment (where a segment was begun by its age in
+//! - The table holds what was appended, no more and no less. Both change together, so log order is the order of the
+//!   table's changes; and whoever decides by the table what to append decides by all that is appended. (With many
+//!   processes the append will have to expect the end offset that the table stands for.)
+//! - Records are appended only behind a whole snapshot in the active segment (where a segment was begun by its age in
 //!   just that moment, behind one in the segment before).
 //! - At any time, also in the middle of making a snapshot, the oldest segment or a later one begins with a whole
 //!   snapshot, or nothing was ever removed.
 //!
 //! # Thread safety
-//! Any thread may call anything. Commits take turns; none waits for the device while others wait for it.
+//! Who appends has it alone. Nothing here waits for the device.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
-use parking_lot::Mutex;
-
-use super::codec::{self, Committed, Decoded, Key, Undecodable};
+use super::{
+    codec::{self, Decoded, Encoded, Undecodable},
+    membership::{Change, Table},
+};
 use crate::{
     config::Durability,
     error::{Error, ErrorKind, Repr, Result},
@@ -32,22 +35,34 @@ const SNAPSHOT_CHUNK: usize = 4096;
 /// Bytes that are read at once when folding.
 const FOLD_BYTES: usize = 1 << 20;
 
-type Table = BTreeMap<Key<Arc<str>>, Committed>;
-
-/// The committed offsets of all groups of a log.
+/// The state of all groups of a log.
 #[derive(Debug)]
 pub(crate) struct Offsets {
     partition: Arc<PartitionLog>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
     table: Table,
     /// Base offset of the newest segment that begins with a whole snapshot.
     snapshot_at: Option<u64>,
-    /// Whether commits may be appended: the active segment begins with a whole snapshot.
+    /// Whether records may be appended: the active segment begins with a whole snapshot.
     in_order: bool,
+    obsolete: Option<u64>,
+}
+
+/// A segment was begun: what came before the one in between can go once the new one is on the device.
+#[derive(Debug)]
+#[must_use = "segments pile up"]
+pub(crate) struct Obsolete {
+    partition: Arc<PartitionLog>,
+    /// The base offset of the segment in between.
+    before: u64,
+}
+
+impl Obsolete {
+    /// Removes it. Waits for the device, so not to be called with a lock.
+    pub(crate) fn remove(self) {
+        // Nothing depends on it: what isn't removed now is removed next time, and a sync that failed has poisoned the
+        // partition, which says so itself.
+        let _ = self.partition.flush().and_then(|()| self.partition.delete_segments_before(self.before));
+    }
 }
 
 impl Offsets {
@@ -64,81 +79,78 @@ impl Offsets {
             }
         }
         let in_order = snapshot_at.is_some() && snapshot_at == bases.last().copied();
-        let state = State { table: fold.table, snapshot_at, in_order };
-        Ok((Self { partition, state: Mutex::new(state) }, fold.damage))
+        let offsets = Self { partition, table: fold.table, snapshot_at, in_order, obsolete: None };
+        Ok((offsets, fold.damage))
     }
 
-    /// What the group has committed for the partition.
-    pub(crate) fn committed(&self, group: &Arc<str>, topic_id: u128, partition: u32) -> Option<u64> {
-        let key = Key { group: group.clone(), topic_id, partition };
-        self.state.lock().table.get(&key).map(|committed| committed.offset)
+    pub(crate) fn partition(&self) -> &Arc<PartitionLog> {
+        &self.partition
     }
 
-    /// Commits for a group: topic id, partition, offset; the last one for a partition counts. What is unchanged isn't
-    /// appended. All or nothing as far as it fits a frame. `durability` overrides the log's.
-    pub(crate) fn commit(
-        &self,
-        group: &Arc<str>,
-        offsets: impl IntoIterator<Item = (u128, u32, u64)>,
-        durability: Option<Durability>,
-    ) -> Result<()> {
-        let durability = durability.unwrap_or(self.partition.spec().settings.durability());
-        let key = |topic_id, partition| Key { group: group.clone(), topic_id, partition };
-        // Groups are independent and have one member, so the epoch of every ownership is 0.
-        let offsets =
-            offsets.into_iter().map(|(id, partition, offset)| (key(id, partition), Committed { offset, epoch: 0 }));
-        self.append(offsets.collect(), unsynced(durability))?;
-        // Not under the lock: commits that wait for the device at the same time share one sync.
-        if durability == Durability::Synced { self.partition.flush() } else { Ok(()) }
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
     }
 
-    fn append(&self, commits: Table, durability: Durability) -> Result<()> {
-        let mut state = self.state.lock();
-        let is_changed = |(key, committed): &(Key<Arc<str>>, Committed)| state.table.get(key) != Some(committed);
-        let changed: Vec<_> = commits.into_iter().filter(is_changed).collect();
-        if changed.is_empty() {
+    /// Appends changes of a group, and applies them: all or nothing as far as they fit a frame. Where it fails, what had
+    /// been appended is applied. With [`Durability::Synced`], waiting for the device is left to the caller.
+    pub(crate) fn append(&mut self, group: &str, changes: Vec<Change>, durability: Durability) -> Result<()> {
+        if changes.is_empty() {
             return Ok(());
         }
-        let encoded: Vec<_> = changed.iter().map(|(key, committed)| codec::commit(key, *committed)).collect();
+        let durability = unsynced(durability);
+        let encoded: Vec<Encoded> = changes.iter().map(|change| codec::encode(group, change)).collect();
         let records: Vec<Record<'_>> = encoded.iter().map(record).collect();
-        let mut obsolete = None;
-        if !state.in_order || self.partition.must_roll_for(&records)? {
-            obsolete = self.begin_segment(&mut state, durability)?;
+        if !self.in_order || self.partition.must_roll_for(&records)? {
+            self.begin_segment(durability)?;
         }
         let mut appended: Vec<Range<u64>> = Vec::new();
         let outcome = self.partition.append_batch(&records, Some(durability), &mut appended);
         let count: u64 = appended.iter().map(|range| range.end - range.start).sum();
         // All of them, or those that were appended before it failed.
-        state.table.extend(changed.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)));
-        drop(state);
-        if let Some(previous) = obsolete {
-            // The commit doesn't depend on it: what isn't removed now is removed next time, and a sync that failed
-            // has poisoned the partition, which says so itself.
-            let _ = self.partition.flush().and_then(|()| self.partition.delete_segments_before(previous));
+        for change in changes.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)) {
+            self.table.apply(group, change);
         }
         outcome
     }
 
-    /// Begins a segment with a snapshot. If this fails, the next commit tries again in yet another segment. Answers the
-    /// base offset of the segment before which nothing is needed any more once the snapshot is on the device.
-    fn begin_segment(&self, state: &mut State, durability: Durability) -> Result<Option<u64>> {
-        state.in_order = false;
+    /// What can be removed since a segment was begun; each is answered once.
+    pub(crate) fn take_obsolete(&mut self) -> Option<Obsolete> {
+        let before = self.obsolete.take()?;
+        Some(Obsolete { partition: self.partition.clone(), before })
+    }
+
+    /// The next append begins a segment.
+    #[cfg(test)]
+    pub(super) fn forget_order(&mut self) {
+        self.in_order = false;
+    }
+
+    /// Begins a segment with a snapshot. If this fails, the next append tries again in yet another segment.
+    fn begin_segment(&mut self, durability: Durability) -> Result<()> {
+        self.in_order = false;
         self.partition.roll()?;
         let base = self.partition.segment_base_offsets().last().copied();
-        let mut appended = Vec::new();
-        let entries: Vec<_> = state.table.iter().collect();
-        for chunk in entries.chunks(SNAPSHOT_CHUNK) {
-            let encoded: Vec<_> =
-                chunk.iter().map(|(key, committed)| codec::snapshot_entry(key, **committed)).collect();
-            let records: Vec<Record<'_>> = encoded.iter().map(record).collect();
-            self.partition.append_batch(&records, Some(durability), &mut appended)?;
+        let (mut chunk, mut count) = (Vec::with_capacity(SNAPSHOT_CHUNK), 0);
+        let mut entries = self.table.entries();
+        loop {
+            chunk.clear();
+            let next = entries.by_ref().take(SNAPSHOT_CHUNK);
+            chunk.extend(next.map(|(group, entry)| codec::encode_entry(group, &entry)));
+            count += chunk.len() as u64;
+            let is_last = chunk.len() < SNAPSHOT_CHUNK;
+            if is_last {
+                chunk.push(codec::encode_end(count));
+            }
+            let records: Vec<Record<'_>> = chunk.iter().map(record).collect();
+            self.partition.append_batch(&records, Some(durability), &mut Vec::new())?;
+            if is_last {
+                break;
+            }
         }
-        let (key, value) = codec::snapshot_end(entries.len() as u64);
-        self.partition.append(&Record::new(&value).key(&key), Some(durability))?;
-
-        let previous = std::mem::replace(&mut state.snapshot_at, base);
-        state.in_order = true;
-        Ok(previous)
+        let previous = std::mem::replace(&mut self.snapshot_at, base);
+        self.obsolete = previous.or(self.obsolete);
+        self.in_order = true;
+        Ok(())
     }
 }
 
@@ -147,8 +159,11 @@ fn unsynced(durability: Durability) -> Durability {
     if durability == Durability::Synced { Durability::Written } else { durability }
 }
 
-fn record<'a>((key, value): &'a (Vec<u8>, impl AsRef<[u8]>)) -> Record<'a> {
-    Record::new(value.as_ref()).key(key)
+fn record((key, value): &Encoded) -> Record<'_> {
+    match value {
+        Some(value) => Record::new(value).key(key),
+        None => Record::tombstone(key),
+    }
 }
 
 /// Whether what is folded began with a whole snapshot.
@@ -171,7 +186,7 @@ struct Fold {
 
 impl Default for Fold {
     fn default() -> Self {
-        Self { table: Table::new(), snapshot: Snapshot::Entries(0), damage: Vec::new() }
+        Self { table: Table::default(), snapshot: Snapshot::Entries(0), damage: Vec::new() }
     }
 }
 
@@ -203,41 +218,34 @@ impl Fold {
     /// Folds one record.
     fn add(&mut self, partition: &PartitionLog, record: &RecordRef<'_>) -> Result<()> {
         match codec::decode(record.key(), record.value()) {
-            Ok(Decoded::SnapshotEntry(key, committed)) => {
+            Ok(Decoded::Entry(group, entry)) => {
                 if let Snapshot::Entries(entries) = &mut self.snapshot {
                     *entries += 1;
                 }
-                self.table.insert(owned(key), committed);
+                self.table.restore(group, entry);
             }
             Ok(Decoded::SnapshotEnd(expected)) => {
                 if let Snapshot::Entries(entries) = self.snapshot {
                     self.snapshot = if entries == expected { Snapshot::Whole } else { Snapshot::Broken };
                 }
             }
-            Ok(Decoded::Commit(key, committed)) => {
+            Ok(Decoded::Change(group, change)) => {
                 if matches!(self.snapshot, Snapshot::Entries(_)) {
                     self.snapshot = Snapshot::Broken;
                 }
-                match committed {
-                    Some(committed) => self.table.insert(owned(key), committed),
-                    None => self.table.remove(&owned(key)),
-                };
+                self.table.apply(group, change);
             }
             Err(Undecodable::Newer(what)) => {
                 let path = partition.dir().into();
                 return Err(Repr::UnsupportedRecord { path, offset: record.offset(), what }.into());
             }
             Err(Undecodable::Malformed) => {
-                let detail = format!("the record at offset {} is no commit", record.offset());
+                let detail = format!("the record at offset {} isn't of a group", record.offset());
                 self.damage.push(Error::corruption(partition.dir(), 0, detail));
             }
         }
         Ok(())
     }
-}
-
-fn owned(key: Key<&str>) -> Key<Arc<str>> {
-    Key { group: key.group.into(), topic_id: key.topic_id, partition: key.partition }
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ impl<'a> RunRecords<'a> {
         Some(OpenFrame {
             views: frame::records(&header, frame),
             next_offset: segment.header.base_offset.saturating_add(header.relative_offset.into()),
-            append_time_ms: segment.header.base_timestamp_ms.saturating_add(header.relative_time_ms.into()),
+            append_time_ms: segment.append_time_ms(&header),
         })
     }
 }

@@ -77,7 +77,8 @@ impl PartitionLog {
     fn finish(&self) -> Result<()> {
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let (active, end, next_offset, last_time_ms) = {
-            let writer = self.writer()?;
+            let mut writer = self.writer()?;
+            writer.finish_times();
             (writer.segment().clone(), writer.end(), writer.next_offset(), writer.last_time_ms())
         };
         if let Err(error) = self.sync_through(end) {
@@ -90,13 +91,17 @@ impl PartitionLog {
             index.seal();
         }
         let position = end.file_position();
-        let sync = active.file.set_len(position).and_then(|()| active.file.sync_all());
-        sync.map_err(|source| self.sync_failed(&active.path, source))?;
         let segment_id = active.header.segment_id;
         let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
-        // Unless nothing was appended since it was opened. Until the mark is written, the page is what a process that is
-        // killed leaves to believe.
-        if !self.is_marked(mark) {
+        // Nothing was appended since it was opened, as in most of many partitions. If the power takes the trimming away,
+        // the next open reads some holes.
+        let marked = self.is_marked(mark);
+        let trimmed = active.file.set_len(position);
+        let synced = if marked { trimmed } else { trimmed.and_then(|()| active.file.sync_all()) };
+        synced.map_err(|source| self.sync_failed(&active.path, source))?;
+        active.save_active_times(&*self.env.storage, position, self.epoch);
+        // Until the mark is written, the page is what a process that is killed leaves to believe.
+        if !marked {
             self.update_checkpoint(|state| {
                 self.finished.store(true, Ordering::Release);
                 (state.durable, state.durable_offset, state.offset_ceiling) = (end, next_offset, next_offset);

@@ -44,8 +44,8 @@ impl Spot {
 }
 
 /// How far a segment can be read.
-struct Readable {
-    end: u64,
+pub(super) struct Readable {
+    pub(super) end: u64,
     /// Nothing will be appended behind the end.
     sealed: bool,
 }
@@ -54,6 +54,21 @@ struct Readable {
 enum Look {
     Good(FrameHeader),
     Bad(FrameFault),
+}
+
+impl PartitionLog {
+    /// How far the segment can be read now.
+    pub(super) fn readable(&self, segment: &Segment) -> Readable {
+        if let Some(end) = segment.sealed_end() {
+            return Readable { end, sealed: true };
+        }
+        let committed = self.control.committed();
+        if u64::from(committed.sequence()) == segment.header.sequence {
+            return Readable { end: committed.file_position(), sealed: false };
+        }
+        // It was sealed before the commit word left it.
+        Readable { end: segment.sealed_end().unwrap_or(DATA_START), sealed: true }
+    }
 }
 
 impl Cursor {
@@ -118,10 +133,7 @@ impl Cursor {
     /// rest comes next time.
     pub(crate) fn next_run_of(&mut self, max_bytes: usize, max_records: u64) -> Result<Option<Run>> {
         loop {
-            if self.place.is_none() {
-                self.locate()?;
-            }
-            let Some(spot) = self.place.clone() else { return Ok(None) };
+            let spot = self.spot()?;
             // Read before the commit word: what was assigned below this is published by the time we look there.
             let end_offset = self.partition.end_offset();
             let readable = self.readable(&spot.segment);
@@ -145,15 +157,40 @@ impl Cursor {
     }
 
     fn readable(&self, segment: &Segment) -> Readable {
-        if let Some(end) = segment.sealed_end() {
-            return Readable { end, sealed: true };
+        self.partition.readable(segment)
+    }
+
+    /// Where the next record is: its segment, and the position of its frame or of what lies there instead.
+    pub(crate) fn place(&mut self) -> Result<(Arc<Segment>, u64)> {
+        let spot = self.spot()?;
+        Ok((spot.segment, spot.position))
+    }
+
+    fn spot(&mut self) -> Result<Spot> {
+        match &self.place {
+            Some(spot) => Ok(spot.clone()),
+            None => self.locate(),
         }
-        let committed = self.partition.control.committed();
-        if u64::from(committed.sequence()) == segment.header.sequence {
-            return Readable { end: committed.file_position(), sealed: false };
+    }
+
+    /// The log's time of the next record; `None` at the end for now. Of its frame only the header is looked at. Errors
+    /// as for [`next_run`](Cursor::next_run).
+    pub(crate) fn append_time_ms(&mut self) -> Result<Option<i64>> {
+        loop {
+            let (segment, position) = self.place()?;
+            let readable = self.readable(&segment);
+            if position < readable.end {
+                // SAFETY: this is the published end of the segment.
+                let bytes = unsafe { segment.published(position, readable.end) };
+                return match FrameHeader::decode(bytes, segment.seed, position) {
+                    Ok(header) => Ok(Some(segment.append_time_ms(&header))),
+                    Err(fault) => Err(self.damage(&segment, position, readable.end, fault)),
+                };
+            }
+            if !readable.sealed || !self.step_to_next_segment(&segment)? {
+                return Ok(None);
+            }
         }
-        // It was sealed before the commit word left it.
-        Readable { end: segment.sealed_end().unwrap_or(DATA_START), sealed: true }
     }
 
     /// Verifies frames from the spot on, below `end`. `None` if they all lie below the wanted offset.
@@ -234,7 +271,7 @@ impl Cursor {
     }
 
     /// Finds the place of the offset: its segment by base offset, a frame by the sparse index, then a walk.
-    fn locate(&mut self) -> Result<()> {
+    fn locate(&mut self) -> Result<Spot> {
         self.check_range(self.offset)?;
         let segments = self.partition.segments.load();
         let at = segments.partition_point(|slot| slot.base_offset <= self.offset);
@@ -254,8 +291,7 @@ impl Cursor {
             }
         };
         let position = self.walk(&segment);
-        self.place = Some(Spot::new(segment, position));
-        Ok(())
+        Ok(self.place.insert(Spot::new(segment, position)).clone())
     }
 
     /// The position of the frame that holds the offset, or of what lies where it should be.

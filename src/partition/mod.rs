@@ -11,6 +11,7 @@
 //! # Thread safety
 //! Everything is shared freely. Locks are taken in this order: leftovers, writer, then sync state, then agenda of the
 //! flusher; the checkpoint's is taken with none of the latter three held (but by who poisons, who may have the writer's).
+//! With that of a segment's times no other one is taken.
 
 mod batch;
 mod checkpoint;
@@ -20,6 +21,7 @@ mod cursor;
 mod durable;
 mod flusher;
 mod identity;
+mod lag;
 mod offset_index;
 mod recovery;
 mod report;
@@ -34,6 +36,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod time_index;
+mod time_lookup;
 mod writer;
 
 use std::{
@@ -65,6 +68,7 @@ use self::{
     control::{ControlPage, LogPosition},
     recovery::Recovered,
     segment::{Segment, SegmentSlot},
+    time_index::Bond,
     writer::Writer,
 };
 use crate::{
@@ -179,6 +183,8 @@ impl PartitionLog {
         control.set_segment(end.sequence(), active.header.segment_id, &*active.file);
         control.initialize(end, next_offset, state.durable.min(end), state.durable_offset.min(next_offset));
         control.set_reserved(end);
+        let behind = next_offset.saturating_sub(active.header.base_offset);
+        active.times.begin(end.file_position(), behind, Some(Bond::Epoch(state.epoch)));
         let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
         let partition = Arc::new(Self {
             env: env.clone(),
@@ -466,14 +472,21 @@ impl PartitionLog {
         self.segments.load().iter().map(|slot| slot.base_offset).find(|&other| other > base)
     }
 
-    /// Gives back the space behind a sealed segment's end. It is durable, so nothing of this needs to be.
+    /// Gives back the space behind a sealed segment's end, and completes its indexes. It is durable, so nothing of this
+    /// needs to be.
     fn trim(&self, segment: &Segment) {
-        if let Some(end) = segment.sealed_end() {
-            // What fails to be trimmed takes space until the segment goes.
-            let _ = segment.file.set_len(end);
-            if let Some(index) = segment.index() {
-                index.seal();
-            }
+        let Some(end) = segment.sealed_end() else { return };
+        // What fails to be trimmed takes space until the segment goes.
+        let _ = segment.file.set_len(end);
+        if let Some(index) = segment.index() {
+            index.seal();
+        }
+        let segments = self.segments.load();
+        let at = segments.iter().position(|slot| slot.base_offset == segment.header.base_offset);
+        // Unless it was deleted meanwhile.
+        let next = at.and_then(|at| segments.get(at + 1)?.header(&*self.env.storage, &self.spec).ok());
+        if let Some(next) = next {
+            segment.save_times(&*self.env.storage, end, Bond::Successor(next.segment_id));
         }
     }
 

@@ -241,7 +241,7 @@ impl OffsetIndex {
 }
 
 /// An empty file in place of what the path holds.
-fn new_file(storage: &dyn Storage, path: &Path) -> std::io::Result<Arc<dyn File>> {
+pub(crate) fn new_file(storage: &dyn Storage, path: &Path) -> std::io::Result<Arc<dyn File>> {
     if storage.entry_kind(path)?.is_some() {
         storage.remove_file(path)?;
     }

@@ -31,7 +31,9 @@ use crate::{
         report::{Opening, PartitionRecovery, RecoveryEvent},
         salvage,
         scan::{FileSource, Found, Scan, Source},
-        segment::{self, Segment, SegmentSlot, TEMPORARY_EXTENSION, index_path, open_file, segment_path},
+        segment::{
+            self, Segment, SegmentSlot, TEMPORARY_EXTENSION, index_path, open_file, remove_indexes, segment_path,
+        },
     },
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::{EntryKind, File, OpenMode, Storage},
@@ -153,11 +155,12 @@ impl Opener<'_> {
         PartitionRecovery { topic: self.spec.topic.to_string(), partition: self.spec.number, opening, events }
     }
 
-    /// Reads the folder; removes what an interrupted create or replace left under a temporary name.
+    /// Reads the folder; removes what an interrupted create or replace left under a temporary name, and indexes without
+    /// a segment.
     fn list(&mut self) -> Result<()> {
         let storage = self.storage();
         let entries = storage.list(self.dir).map_err(|source| Error::io("list", self.dir, source))?;
-        let mut bases = Vec::new();
+        let (mut bases, mut indexes) = (Vec::new(), Vec::new());
         for entry in entries {
             let path = self.dir.join(&entry.name);
             if let Some(base) = segment::base_offset_of(&entry.name) {
@@ -167,9 +170,15 @@ impl Opener<'_> {
                 bases.push(base);
             } else if entry.kind == EntryKind::File && path.extension().is_some_and(|it| it == TEMPORARY_EXTENSION) {
                 storage.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+            } else if entry.kind == EntryKind::File {
+                indexes.extend(segment::base_offset_of_index(&entry.name).map(|base| (base, path)));
             }
         }
         bases.sort_unstable();
+        for (_, path) in indexes.iter().filter(|(base, _)| bases.binary_search(base).is_err()) {
+            // Of a segment that was deleted while somebody looked something up in it. Nobody minds if it stays.
+            let _ = storage.remove_file(path);
+        }
         self.bases = bases;
         Ok(())
     }
@@ -511,11 +520,11 @@ pub(crate) fn zero_behind(file: &Arc<dyn File>, end: u64, bound: u64) -> std::io
     Ok(())
 }
 
-/// Removes a segment and its index, by a rename first: a half-removed segment is never seen under its name. What an
+/// Removes a segment and its indexes, by a rename first: a half-removed segment is never seen under its name. What an
 /// earlier attempt has done already is fine.
 pub(crate) fn remove_segment(storage: &dyn Storage, path: &Path) -> Result<()> {
     let gone = path.with_extension(TEMPORARY_EXTENSION);
-    let _ = storage.remove_file(&index_path(path)); // A cache; it may never have been there.
+    remove_indexes(storage, path);
     let unless_done = |outcome: std::io::Result<()>| match outcome {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,

@@ -1,4 +1,4 @@
-//! A segment: one mapped file of frames, and the index beside it.
+//! A segment: one mapped file of frames, and the indexes beside it.
 //!
 //! # Format
 //! Header copies, then frames from [`DATA_START`] on; see `src/doc/format.md`. The name is the base offset.
@@ -31,6 +31,7 @@ use crate::{
         Environment, PartitionSpec,
         offset_index::{self, Entry, OffsetIndex},
         scan::Scan,
+        time_index::{Bond, SegmentTimes},
     },
     segment_header::{COPY_A_AT, COPY_B_AT, DATA_START, HeaderFault, Predecessor, SEGMENT_HEADER_BYTES, SegmentHeader},
     storage::{File, OpenMode, Region, Storage},
@@ -40,6 +41,8 @@ use crate::{
 const LOG_EXTENSION: &str = "log";
 /// What its index's name ends with.
 const INDEX_EXTENSION: &str = "index";
+/// What its time index's name ends with.
+const TIME_INDEX_EXTENSION: &str = "timeindex";
 /// What the name of a file ends with that isn't a part of the partition yet, or no longer.
 pub(crate) const TEMPORARY_EXTENSION: &str = "tmp";
 /// Digits of a base offset in a file name: as many as 2^64 has.
@@ -57,9 +60,30 @@ pub(crate) fn index_path(segment_path: &Path) -> PathBuf {
     segment_path.with_extension(INDEX_EXTENSION)
 }
 
+/// The path of the time index beside a segment's.
+pub(crate) fn time_index_path(segment_path: &Path) -> PathBuf {
+    segment_path.with_extension(TIME_INDEX_EXTENSION)
+}
+
+/// Removes the indexes beside a segment. They are caches, and may never have been there.
+pub(crate) fn remove_indexes(storage: &dyn Storage, segment_path: &Path) {
+    for path in [index_path(segment_path), time_index_path(segment_path)] {
+        let _ = storage.remove_file(&path);
+    }
+}
+
 /// The base offset that a file name stands for, if it is a segment's.
 pub(crate) fn base_offset_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(LOG_EXTENSION)?.strip_suffix('.')?;
+    base_offset_before(name, LOG_EXTENSION)
+}
+
+/// The base offset of the segment that a file is an index of, by its name.
+pub(crate) fn base_offset_of_index(name: &str) -> Option<u64> {
+    base_offset_before(name, INDEX_EXTENSION).or_else(|| base_offset_before(name, TIME_INDEX_EXTENSION))
+}
+
+fn base_offset_before(name: &str, extension: &str) -> Option<u64> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
     let canonical = digits.len() == NAME_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     canonical.then(|| digits.parse().ok()).flatten()
 }
@@ -78,6 +102,7 @@ pub(crate) struct Segment {
     index: ArcSwapOption<OffsetIndex>,
     /// Held while the index is loaded or rebuilt.
     index_loading: Mutex<()>,
+    pub(crate) times: SegmentTimes,
 }
 
 impl Segment {
@@ -147,6 +172,7 @@ impl Segment {
             sealed_end: AtomicU64::new(sealed_end),
             index: ArcSwapOption::new(index.map(Arc::new)),
             index_loading: Mutex::new(()),
+            times: SegmentTimes::default(),
         }
     }
 
@@ -171,6 +197,12 @@ impl Segment {
         let start = usize::try_from(position).unwrap_or(usize::MAX).min(end);
         // SAFETY: nobody stores below the published end, and no file is cut below it.
         unsafe { self.region.bytes(start..end) }.unwrap_or_default()
+    }
+
+    /// The log's time of a frame.
+    #[inline]
+    pub(crate) fn append_time_ms(&self, frame: &FrameHeader) -> i64 {
+        self.header.base_timestamp_ms.saturating_add(frame.relative_time_ms.into())
     }
 
     /// The index in use; the writer's is always loaded.
@@ -329,6 +361,8 @@ pub(crate) struct SegmentSlot {
     bytes: OnceLock<u64>,
     /// When the last frame of a sealed segment was appended, by the log's own time. Likewise.
     newest_ms: OnceLock<i64>,
+    /// The greatest time of its records, once it is sealed and was asked for. See [`time_index`](super::time_index).
+    pub(crate) greatest_time_ms: OnceLock<i64>,
 }
 
 impl SegmentSlot {
@@ -342,6 +376,7 @@ impl SegmentSlot {
             header: OnceLock::new(),
             bytes: OnceLock::new(),
             newest_ms: OnceLock::new(),
+            greatest_time_ms: OnceLock::new(),
         }
     }
 
@@ -355,7 +390,13 @@ impl SegmentSlot {
         let slot = Self::unopened(self.base_offset, self.path.clone());
         slot.shared.store(Arc::downgrade(segment));
         let (bytes, newest_ms) = (self.bytes.clone(), self.newest_ms.clone());
-        Self { header: segment.header.into(), bytes, newest_ms, ..slot }
+        let greatest_time_ms = segment.times.greatest_ms().map_or_else(OnceLock::new, OnceLock::from);
+        Self { header: segment.header.into(), bytes, newest_ms, greatest_time_ms, ..slot }
+    }
+
+    /// Whether the segment is open, so that [`get`](SegmentSlot::get) costs nothing.
+    pub(crate) fn is_open(&self) -> bool {
+        self.held.is_some() || self.shared.load().strong_count() > 0
     }
 
     /// Notes what is known of the segment when it is sealed.
@@ -464,12 +505,13 @@ impl SegmentSlot {
                 // Not to be able to tell right now is no reason to take what is left for all there was.
                 _ => return Err(error),
             },
-            Some((_, Ok(header))) => header.predecessor,
+            Some((_, Ok(next))) => next.predecessor.map(|before| (next, before)),
             _ => None,
         };
         match successor {
-            Some(Predecessor { segment_id, end_position, .. }) if segment_id == header.segment_id => {
+            Some((next, Predecessor { segment_id, end_position, .. })) if segment_id == header.segment_id => {
                 segment.seal(end_position);
+                segment.times.begin(end_position, 0, Some(Bond::Successor(next.segment_id)));
             }
             // The next header doesn't tell (it is damaged, or a cut lies in between): the last valid frame's end.
             _ => {
@@ -481,13 +523,14 @@ impl SegmentSlot {
                     end = position + header.frame_bytes() as u64;
                 }
                 segment.seal(end);
+                segment.times.begin(end, 0, None);
             }
         }
         Ok(segment)
     }
 
     /// The segment's header, read from the file unless it is known.
-    fn header(&self, storage: &dyn Storage, spec: &PartitionSpec) -> Result<SegmentHeader> {
+    pub(crate) fn header(&self, storage: &dyn Storage, spec: &PartitionSpec) -> Result<SegmentHeader> {
         let known = self.held.as_ref().map(|segment| &segment.header).or_else(|| self.header.get());
         if let Some(header) = known {
             return Ok(*header);

@@ -20,7 +20,7 @@ use crate::{
     partition::{
         recovery::{Opener, zero_behind},
         scan::{FileSource, Source, end_of_data, first_nonzero},
-        segment::index_path,
+        segment::{remove_indexes, time_index_path},
         survey::Candidate,
     },
     storage::{EntryKind, File, OpenMode, Storage},
@@ -39,6 +39,11 @@ pub(super) fn set_tail_aside(opener: &Opener<'_>, candidate: &mut Candidate, pos
     let mut source = FileSource::new(file.clone()).map_err(failed)?;
     if first_nonzero(&mut source, position).map_err(failed)?.is_none() {
         return Ok(None);
+    }
+    // It tells of what is cut. Nobody would believe it any more, so it doesn't matter if it stays.
+    let times = time_index_path(path);
+    if matches!(opener.storage().entry_kind(&times), Ok(Some(_))) {
+        let _ = opener.storage().remove_file(&times);
     }
     let end = end_of_data(&mut source, position).map_err(failed)?.min(source.len());
     let name = format!("{:020}.torn-{position}", candidate.base);
@@ -120,7 +125,7 @@ pub(super) fn set_segment_aside(opener: &Opener<'_>, candidate: &Candidate) -> R
         aside = candidate.path.with_extension(format!("log.torn.{attempt}"));
     }
     storage.rename(&candidate.path, &aside).map_err(failed)?;
-    let _ = storage.remove_file(&index_path(&candidate.path)); // A cache; it may never have been there.
+    remove_indexes(storage, &candidate.path);
     Ok(aside)
 }
 

@@ -24,6 +24,7 @@ use super::{
     offset_index::{self, Entry},
     recovery::position,
     segment::{Segment, SegmentSlot},
+    time_index::BlockBuilder,
 };
 use crate::{
     config::Durability,
@@ -52,6 +53,8 @@ pub(super) struct Writer {
     reserve_step: u64,
     /// A frame at or behind this position gets an entry in the sparse index.
     next_entry: u64,
+    /// The frames that are in no block of the time index yet.
+    times: BlockBuilder,
     /// Frames are encoded here first where they are written with `pwrite`.
     scratch: Vec<u8>,
 }
@@ -69,6 +72,7 @@ impl Writer {
             // What an earlier process reserved isn't known; reserving it again does nothing.
             reserved: end.file_position(),
             reserve_step: RESERVE_STEP_MIN,
+            times: BlockBuilder::default(),
             scratch: Vec::new(),
         }
     }
@@ -87,6 +91,13 @@ impl Writer {
 
     pub(super) fn last_time_ms(&self) -> i64 {
         self.last_time_ms
+    }
+
+    /// Puts the last frames into a block of the time index.
+    pub(super) fn finish_times(&mut self) {
+        if let Some(block) = self.times.finish() {
+            self.segment.times.push(block, self.next_offset - self.segment.header.base_offset);
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -259,6 +270,9 @@ impl PartitionLog {
             }
             writer.next_entry = at + offset_index::INTERVAL_BYTES;
         }
+        if let Some(block) = writer.times.add(at, relative_offset, encoder.greatest_time_ms(now_ms)) {
+            writer.segment.times.push(block, relative_offset.into());
+        }
         let offsets = writer.next_offset..next_offset;
         (writer.next_offset, writer.appended_end, writer.last_time_ms) = (next_offset, next_offset, now_ms);
         self.control.raise_next_offset(next_offset);
@@ -367,6 +381,8 @@ impl PartitionLog {
         let new = Arc::new(new);
         let end = position(&new, DATA_START)?;
 
+        // Before the list has a segment behind it, from which on nobody looks for frames that are in no block.
+        writer.finish_times();
         old.seal(old_end);
         self.segments.rcu(|segments| {
             let mut segments = Vec::clone(segments);

@@ -22,7 +22,7 @@ use crate::{
     topic::{Keepalive, Partition, Topic, TopicState},
 };
 
-pub(crate) use place::{Bounds, Place, resolve};
+pub(crate) use place::{Bounds, Place, resolve, seek_to_time};
 pub(crate) use policy::Policies;
 pub use policy::{CorruptionPolicy, OutOfRangePolicy};
 pub(crate) use turns::Turns;
@@ -72,7 +72,7 @@ impl Topic {
     ///
     /// # Errors
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) if [`Start::Offset`] lies outside one of the
-    /// partitions; [`Closed`](crate::ErrorKind::Closed).
+    /// partitions; for [`Start::Time`] those of [`Partition::offset_for_time`]; [`Closed`](crate::ErrorKind::Closed).
     pub fn reader(&self, start: Start) -> Result<Reader> {
         let reader = Reader::new(self.state().partitions.iter(), start, self.keepalive().clone())?;
         Ok(Reader { topic: Some(self.state().clone()), ..reader })
@@ -83,7 +83,8 @@ impl Partition {
     /// Reads this partition from `start` on.
     ///
     /// # Errors
-    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), [`Closed`](crate::ErrorKind::Closed).
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange); for [`Start::Time`] those of
+    /// [`offset_for_time`](Partition::offset_for_time); [`Closed`](crate::ErrorKind::Closed).
     pub fn reader(&self, start: Start) -> Result<Reader> {
         Reader::new([self.log()], start, self.keepalive().clone())
     }
@@ -106,7 +107,52 @@ impl Partition {
     /// # Errors
     /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), [`Closed`](crate::ErrorKind::Closed).
     pub fn read_from(&self, offset: u64) -> Result<PartitionRecords> {
-        let place = open_place(self.log(), Start::Offset(offset))?;
+        self.records(Start::Offset(offset))
+    }
+
+    /// As [`read_from`](Partition::read_from), from the first record on whose
+    /// [`timestamp_ms`](crate::RecordRef::timestamp_ms) is at or behind `time_ms`; from the log end offset on where there
+    /// is none. See [`offset_for_time`](Partition::offset_for_time).
+    ///
+    /// ```
+    /// # use tidelog::{Log, Record, TopicConfig};
+    /// # fn main() -> tidelog::Result<()> {
+    /// # let log = Log::options().in_memory().open("shop")?;
+    /// # let orders = log.create_topic("orders", TopicConfig::with_partitions(1))?.partition(0)?;
+    /// orders.append(Record::new("coffee").timestamp_ms(1_000))?;
+    /// orders.append(Record::new("tea").timestamp_ms(2_000))?;
+    /// let late = orders.read_from_time(1_500)?.next().transpose()?;
+    /// assert_eq!(late.as_ref().and_then(|record| record.value()), Some(&b"tea"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`offset_for_time`](Partition::offset_for_time).
+    pub fn read_from_time(&self, time_ms: i64) -> Result<PartitionRecords> {
+        self.records(Start::Time(time_ms))
+    }
+
+    /// The offset of the first record, in the order of offsets, whose
+    /// [`timestamp_ms`](crate::RecordRef::timestamp_ms) is at or behind `time_ms`, in milliseconds since the Unix epoch;
+    /// `None` if there is none.
+    ///
+    /// A record's timestamp is the client's, where it gave one, else the time of the append. Clients' timestamps needn't
+    /// be in order, so records behind the one that is found may be older; none before it is as young as `time_ms`. A
+    /// sparse index sees to it that only the parts of the log are read that may hold the one.
+    ///
+    /// # Errors
+    /// - [`Corruption`](crate::ErrorKind::Corruption): records that may be the one can't be read;
+    ///   [`Error::resume_offset`](crate::Error::resume_offset) is where reading can go on. Damage that can't decide is
+    ///   no error here.
+    /// - [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
+    pub fn offset_for_time(&self, time_ms: i64) -> Result<Option<u64>> {
+        self.log().check_open()?;
+        self.log().offset_for_time(time_ms)
+    }
+
+    fn records(&self, start: Start) -> Result<PartitionRecords> {
+        let place = open_place(self.log(), start)?;
         Ok(PartitionRecords {
             place,
             copied: Vec::new().into_iter(),
@@ -185,6 +231,20 @@ impl Reader {
         let index = self.index(partition)?;
         self.places[index].partition().check_open()?;
         self.places[index].seek(offset)?;
+        self.turns.forget_error();
+        Ok(())
+    }
+
+    /// Goes on reading every partition at the first record whose [`timestamp_ms`](crate::RecordRef::timestamp_ms) is at or
+    /// behind `time_ms`, in milliseconds since the Unix epoch; at the log end offset where there is none. See
+    /// [`Partition::offset_for_time`].
+    ///
+    /// # Errors
+    /// Those of [`Partition::offset_for_time`], whatever the policies say; all positions stay then.
+    pub fn seek_to_time(&mut self, time_ms: i64) -> Result<()> {
+        self.places.iter().try_for_each(|place| place.partition().check_open())?;
+        self.follow_topic()?;
+        seek_to_time(&mut self.places, time_ms)?;
         self.turns.forget_error();
         Ok(())
     }

@@ -110,7 +110,7 @@ impl Place {
         for _ in 0..MOVES {
             match (&moved, start) {
                 // Retention removed it between looking it up and going there.
-                (Err(error), Start::Earliest) if error.kind() == ErrorKind::OffsetOutOfRange => {
+                (Err(error), Start::Earliest | Start::Time(_)) if error.kind() == ErrorKind::OffsetOutOfRange => {
                     moved = self.seek(resolve(&self.partition, start)?);
                 }
                 _ => break,
@@ -182,4 +182,14 @@ pub(crate) fn resolve(partition: &Arc<PartitionLog>, start: Start) -> Result<u64
             partition.offset_for_time(time_ms)?.unwrap_or(end_offset)
         }
     })
+}
+
+/// Moves all places to where the time is in their partitions; none of them if that can't be told for one.
+pub(crate) fn seek_to_time<P: AsMut<Place>>(places: &mut [P], time_ms: i64) -> Result<()> {
+    let found = places.iter_mut().map(|place| Place::at(place.as_mut().partition(), Start::Time(time_ms)));
+    let found = found.collect::<Result<Vec<_>>>()?;
+    for (place, found) in places.iter_mut().map(AsMut::as_mut).zip(found) {
+        *place = Place { paused: place.paused, ..found };
+    }
+    Ok(())
 }

@@ -58,6 +58,9 @@ fn folders(storage: &dyn Storage, dir: &Path) {
     assert_eq!(storage.entry_kind(&dir.join("a/z")).unwrap(), Some(EntryKind::File));
     storage.sync_dir(&dir.join("a")).unwrap();
     assert_eq!(kind_of(storage.create_dir_all(&dir.join("a/z"))), io::ErrorKind::NotADirectory);
+    storage.create_dirs(&dir.join("a"), &["b".to_owned(), "c".to_owned(), "d".to_owned()]).unwrap();
+    assert_eq!(storage.list(&dir.join("a")).unwrap().len(), 5);
+    storage.create_dirs(&dir.join("a"), &["z".to_owned()]).unwrap_err();
     assert_eq!(kind_of(storage.create_dir_all(&dir.join("a/z/y"))), io::ErrorKind::NotADirectory);
     assert_eq!(kind_of(storage.list(&dir.join("a/z"))), io::ErrorKind::NotADirectory);
     assert_eq!(kind_of(storage.sync_dir(&dir.join("a/z"))), io::ErrorKind::NotADirectory);

@@ -48,6 +48,18 @@ impl Storage for FsStorage {
         Ok(())
     }
 
+    /// One sync for all: with thousands of partitions that is a quarter of what it takes to create a topic.
+    fn create_dirs(&self, dir: &Path, names: &[String]) -> io::Result<()> {
+        for name in names {
+            let path = dir.join(name);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && fs::metadata(&path)?.is_dir() => {}
+                outcome => outcome?,
+            }
+        }
+        self.sync_dir(dir)
+    }
+
     fn entry_kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
         match fs::metadata(path) {
             Ok(metadata) => Ok(Some(kind(metadata.file_type()))),

@@ -33,6 +33,11 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// Creates the folder and its missing parents, and makes the new names durable. Fine if it exists.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
+    /// Creates folders of these names in a folder that is there, and makes them durable, all at once. Fine if some exist.
+    fn create_dirs(&self, dir: &Path, names: &[String]) -> io::Result<()> {
+        names.iter().try_for_each(|name| self.create_dir_all(&dir.join(name)))
+    }
+
     /// What the path leads to, links followed; `None` if there is nothing.
     fn entry_kind(&self, path: &Path) -> io::Result<Option<EntryKind>>;
 

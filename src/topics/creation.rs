@@ -9,7 +9,7 @@
 //! # Thread safety
 //! One at a time, by the lock of the topics' life.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{Forget, Life, Topics};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Repr, Result},
     name::check_name,
     orphan,
-    partition::PartitionLog,
+    partition::{PartitionLog, Settings, SettingsValues},
     report::RecoveryReport,
     topic::{TopicState, for_all},
 };
@@ -61,11 +61,18 @@ impl Topics {
         report: &mut RecoveryReport,
     ) -> Result<Arc<TopicState>> {
         let mut life = self.open_life()?;
-        if self.entry_kind(&self.file_path(name))?.is_some() {
-            let file = self.read_file(name)?;
-            return Ok(self.enter(self.open_topic(name, file.id, file.config, report)?));
-        }
-        self.create_new(&mut life, name, config, &|_| Ok(()))
+        // What this version needs, whatever the file of the version says that made the topic; and nothing of it is for
+        // retention to take.
+        let settings = SettingsValues { retention_ms: None, retention_bytes: None, ..self.settings(&config) };
+        let topic = match self.entry_kind(&self.file_path(name))? {
+            Some(_) => {
+                let file = self.read_file(name)?;
+                self.enter(self.open_topic(name, file.id, file.config, report)?)
+            }
+            None => self.create_new(&mut life, name, config, &|_| Ok(()))?,
+        };
+        topic.settings.set(settings);
+        Ok(topic)
     }
 
     /// Creates a topic that isn't there.
@@ -87,21 +94,35 @@ impl Topics {
         orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers)?;
 
         let id = self.new_id(name)?;
-        // New partitions have nothing to tell.
-        let made =
-            self.open_topic(name, id, config.clone(), &mut RecoveryReport::default()).and_then(|state| {
-                match self.write_file(name, id, &config) {
-                    Ok(()) => Ok(state),
-                    Err(error) => {
-                        let _ = for_all(state.partitions.iter(), PartitionLog::close);
-                        Err(error)
-                    }
-                }
-            });
-        match made {
-            Ok(state) => Ok(self.enter(state)),
+        let name: Arc<str> = name.into();
+        let settings = Arc::new(Settings::new(self.settings(&config)));
+        match self.make_partitions(&name, id, &settings, 0..config.partitions, &config) {
+            Ok(partitions) => Ok(self.enter(TopicState::new(name, id, config, settings, partitions))),
             Err(error) => {
-                self.undo_creation(name);
+                self.undo_creation(&name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes partitions, and writes the topic's file that names them: from then on they are there.
+    fn make_partitions(
+        &self,
+        name: &Arc<str>,
+        id: u128,
+        settings: &Arc<Settings>,
+        numbers: Range<u32>,
+        config: &TopicConfig,
+    ) -> Result<Vec<Arc<PartitionLog>>> {
+        let folders: Vec<_> = numbers.clone().map(|number| format!("{name}-{number}")).collect();
+        let created = self.env.storage.create_dirs(&self.dir, &folders);
+        created.map_err(|source| Error::io("create folders in", &self.dir, source))?;
+        // New ones have nothing to tell.
+        let partitions = self.open_partitions(name, id, settings, numbers, &mut RecoveryReport::default())?;
+        match self.write_file(name, id, config) {
+            Ok(()) => Ok(partitions),
+            Err(error) => {
+                let _ = for_all(&partitions, PartitionLog::close);
                 Err(error)
             }
         }
@@ -153,17 +174,7 @@ impl Topics {
         let leftovers = self.partition_folders(is_new)?;
         orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers)?;
 
-        // New partitions have nothing to tell.
-        let report = &mut RecoveryReport::default();
-        let made = self.open_partitions(&topic.name, topic.id, &topic.settings, existing..count, report);
-        let written = made.and_then(|partitions| match self.write_file(name, topic.id, &config) {
-            Ok(()) => Ok(partitions),
-            Err(error) => {
-                let _ = for_all(&partitions, PartitionLog::close);
-                Err(error)
-            }
-        });
-        match written {
+        match self.make_partitions(&topic.name, topic.id, &topic.settings, existing..count, &config) {
             Ok(partitions) => {
                 *topic.config.lock() = config;
                 topic.partitions.add(partitions);

@@ -122,14 +122,7 @@ impl Topics {
         let name: Arc<str> = name.into();
         let settings = Arc::new(Settings::new(self.settings(&config)));
         let partitions = self.open_partitions(&name, id, &settings, 0..config.partitions, report)?;
-        Ok(TopicState {
-            name,
-            id,
-            config: Mutex::new(config),
-            settings,
-            partitions: PartitionList::new(partitions),
-            partitioner: DefaultPartitioner::new(),
-        })
+        Ok(TopicState::new(name, id, config, settings, partitions))
     }
 
     /// Opens partitions, all or none; see [`open_topic`](Topics::open_topic).
@@ -252,6 +245,19 @@ impl Topics {
 
     fn partition_dir(&self, topic: &str, number: u32) -> PathBuf {
         self.dir.join(format!("{topic}-{number}"))
+    }
+}
+
+impl TopicState {
+    fn new(
+        name: Arc<str>,
+        id: u128,
+        config: TopicConfig,
+        settings: Arc<Settings>,
+        partitions: Vec<Arc<PartitionLog>>,
+    ) -> Self {
+        let (config, partitions) = (Mutex::new(config), PartitionList::new(partitions));
+        Self { name, id, config, settings, partitions, partitioner: DefaultPartitioner::new() }
     }
 }
 

@@ -48,11 +48,15 @@ impl Counting {
     pub(crate) fn wakes(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
+
+    pub(crate) fn count(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Wake for Counting {
     fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.count();
     }
 }
 

@@ -76,19 +76,23 @@ fn report_opening(log: &Log, pipe: &Pipe, strict: bool) {
     }
 }
 
-fn open_consumer(log: &Log, pipe: &Pipe) -> Consumer {
+/// `None` where the disk is too full to record that there is one.
+fn open_consumer(log: &Log, pipe: &Pipe) -> Option<Consumer> {
     let builder = TOPICS.iter().fold(log.consumer(GROUP), |builder, (name, _)| builder.topic(*name));
-    let consumer = builder.start_if_new(Start::Earliest).max_poll_bytes(64 << 10).open().unwrap();
+    let consumer = match builder.start_if_new(Start::Earliest).max_poll_bytes(64 << 10).open() {
+        Err(error) if error.kind() == ErrorKind::StorageFull => return None,
+        opened => opened.unwrap(),
+    };
     for place in Place::all() {
         let committed = consumer.committed(place.topic_name(), place.partition).unwrap();
         assert_eq!(consumer.position(place.topic_name(), place.partition).unwrap(), committed.unwrap_or(0));
         pipe.say(&[Message::Committed(place, committed)]);
     }
-    consumer
+    Some(consumer)
 }
 
 /// Appends and commits: for ever, or for a moment that ends with a close.
-fn work(log: &Log, pipe: &Pipe, consumer: Consumer, task: &Task, life: u64) {
+fn work(log: &Log, pipe: &Pipe, consumer: Option<Consumer>, task: &Task, life: u64) {
     let mut random = Random(task.seed ^ life);
     let topics: Vec<Topic> = TOPICS.iter().map(|(name, _)| log.topic(name).unwrap()).collect();
     let (topics, stop) = (topics.as_slice(), &AtomicBool::new(false));
@@ -100,7 +104,9 @@ fn work(log: &Log, pipe: &Pipe, consumer: Consumer, task: &Task, life: u64) {
             scope.spawn(move || append(topics, pipe, writer, seed, stop));
         }
         let seed = seeds[3];
-        scope.spawn(move || consume(consumer, pipe, seed, stop));
+        if let Some(consumer) = consumer {
+            scope.spawn(move || consume(consumer, pipe, seed, stop));
+        }
         if task.cycles {
             thread::sleep(Duration::from_micros(seeds[4] % 8_000));
             // The others are in the middle of it, and are told.

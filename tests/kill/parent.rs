@@ -228,10 +228,16 @@ impl<'a> Folder<'a> {
                 self.ledger.opened(place, How::of(found.opening()), end, self.killed_at_work);
             }
         }
-        let consumer = consumer(&log)?;
-        for place in Place::all() {
-            let committed = consumer.committed(place.topic_name(), place.partition)?;
-            self.ledger.found_commit(place, committed);
+        match consumer(&log) {
+            Ok(consumer) => {
+                for place in Place::all() {
+                    let committed = consumer.committed(place.topic_name(), place.partition)?;
+                    self.ledger.found_commit(place, committed);
+                }
+            }
+            // That there is a consumer can't be recorded: what was committed is looked at another time.
+            Err(error) if error.kind() == ErrorKind::StorageFull => {}
+            Err(error) => return Err(error.into()),
         }
         self.ledger.check(&log, everything);
         let made = made_topic(round);

@@ -1,11 +1,16 @@
-use std::{path::Path, thread};
+use std::{collections::BTreeMap, path::Path};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     clock::Clock,
+    group::{
+        PartitionId, Subscription,
+        membership::{Committed, Group, MemberInfo, Ownership},
+    },
     partition::{Environment, Flusher, PartitionSpec, Settings, SettingsValues},
+    pattern::TopicPattern,
     storage::sim::SimStorage,
 };
 
@@ -42,22 +47,43 @@ impl Bench {
         Ok(damage)
     }
 
-    fn commit(&self, group: &str, topic_id: u128, partition: u32, offset: u64) {
-        self.offsets.commit(&group.into(), [(topic_id, partition, offset)], None).unwrap();
+    fn commit(&mut self, group: &str, topic_id: u128, partition: u32, offset: u64) {
+        self.commit_all(group, [(topic_id, partition, offset)]);
+    }
+
+    fn commit_all(&mut self, group: &str, offsets: impl IntoIterator<Item = (u128, u32, u64)>) {
+        let commits = offsets.into_iter().map(|(topic_id, partition, offset)| commit(topic_id, partition, offset));
+        self.change(group, commits.collect());
+    }
+
+    fn change(&mut self, group: &str, changes: Vec<Change>) {
+        self.offsets.append(group, changes, Durability::Written).unwrap();
+        if let Some(obsolete) = self.offsets.take_obsolete() {
+            obsolete.remove();
+        }
+    }
+
+    fn committed(&self, group: &str, topic_id: u128, partition: u32) -> Option<u64> {
+        self.offsets.table().group(group)?.committed(PartitionId { topic_id, partition })
     }
 
     fn append(&self, key: &[u8], value: &[u8]) {
         self.partition().append(&Record::new(value).key(key), None).unwrap();
     }
 
+    fn append_encoded(&self, encoded: &Encoded) {
+        self.partition().append(&record(encoded), None).unwrap();
+    }
+
+    /// What was committed.
     fn table(&self) -> Model {
-        let state = self.offsets.state.lock();
-        let owned = |key: &Key<Arc<str>>| (key.group.to_string(), key.topic_id, key.partition);
-        state.table.iter().map(|(key, committed)| (owned(key), committed.offset)).collect()
+        let groups = self.offsets.table().groups();
+        let commits = groups.flat_map(|(name, group)| group.commits().map(move |commit| (name.to_string(), commit)));
+        commits.map(|(name, (place, offset))| ((name, place.topic_id, place.partition), offset)).collect()
     }
 
     /// Commits until a new segment is begun.
-    fn fill_segment(&self, model: &mut Model) {
+    fn fill_segment(&mut self, model: &mut Model) {
         let before = self.partition().segment_base_offsets().last().copied();
         for offset in 1.. {
             for partition in 0..100 {
@@ -75,6 +101,10 @@ impl Drop for Bench {
     fn drop(&mut self) {
         self.flusher.stop();
     }
+}
+
+fn commit(topic_id: u128, partition: u32, offset: u64) -> Change {
+    Change::Commit(PartitionId { topic_id, partition }, Some(Committed { offset, epoch: 0 }))
 }
 
 fn open_partition(storage: &SimStorage, flusher: &Arc<Flusher>) -> Arc<PartitionLog> {
@@ -112,31 +142,18 @@ fn assert_every_segment_begins_with_a_snapshot(partition: &Arc<PartitionLog>) {
 #[test]
 fn what_was_committed_is_there_after_reopening() {
     let mut bench = Bench::new();
-    let group: Arc<str> = "billing".into();
-    bench.offsets.commit(&group, [(1, 0, 10), (1, 1, 20), (2, 0, 30)], None).unwrap();
+    bench.commit_all("billing", [(1, 0, 10), (1, 1, 20), (2, 0, 30)]);
     bench.commit("billing", 1, 0, 11);
     bench.commit("shipping", 1, 0, 5);
     for _ in 0..3 {
-        assert_eq!(bench.offsets.committed(&group, 1, 0), Some(11));
-        assert_eq!(bench.offsets.committed(&group, 1, 1), Some(20));
-        assert_eq!(bench.offsets.committed(&group, 2, 0), Some(30));
-        assert_eq!(bench.offsets.committed(&"shipping".into(), 1, 0), Some(5));
-        assert_eq!(bench.offsets.committed(&"shipping".into(), 1, 1), None);
-        assert_eq!(bench.offsets.committed(&group, 3, 0), None, "another topic id is another topic");
+        assert_eq!(bench.committed("billing", 1, 0), Some(11));
+        assert_eq!(bench.committed("billing", 1, 1), Some(20));
+        assert_eq!(bench.committed("billing", 2, 0), Some(30));
+        assert_eq!(bench.committed("shipping", 1, 0), Some(5));
+        assert_eq!(bench.committed("shipping", 1, 1), None);
+        assert_eq!(bench.committed("billing", 3, 0), None, "another topic id is another topic");
         assert!(bench.reopen().unwrap().is_empty());
     }
-}
-
-#[test]
-fn what_is_unchanged_is_not_appended() {
-    let bench = Bench::new();
-    bench.commit("billing", 1, 0, 10);
-    let end = bench.partition().end_offset();
-    bench.commit("billing", 1, 0, 10);
-    bench.offsets.commit(&"billing".into(), [], None).unwrap();
-    assert_eq!(bench.partition().end_offset(), end);
-    bench.offsets.commit(&"billing".into(), [(1, 0, 10), (1, 1, 7)], None).unwrap();
-    assert_eq!(bench.partition().end_offset(), end + 1);
 }
 
 #[test]
@@ -145,34 +162,19 @@ fn an_offset_may_be_committed_that_is_lower() {
     bench.commit("billing", 1, 0, 10);
     bench.commit("billing", 1, 0, 3);
     bench.reopen().unwrap();
-    assert_eq!(bench.offsets.committed(&"billing".into(), 1, 0), Some(3));
+    assert_eq!(bench.committed("billing", 1, 0), Some(3));
 }
 
 /// A topic can have more partitions than a frame has records.
 #[test]
 fn any_number_of_partitions_is_committed_at_once() {
     let mut bench = Bench::new();
-    let group: Arc<str> = "billing".into();
     for offset in [7, 8, 9] {
-        let offsets = (0..100_000).map(|partition| (1, partition, offset));
-        bench.offsets.commit(&group, offsets, None).unwrap();
+        bench.commit_all("billing", (0..100_000).map(|partition| (1, partition, offset)));
     }
     assert!(bench.reopen().unwrap().is_empty());
     assert_eq!(bench.table().len(), 100_000);
     assert!(bench.table().values().all(|committed| *committed == 9));
-}
-
-#[test]
-fn of_several_offsets_for_one_partition_the_last_one_counts() {
-    let mut bench = Bench::new();
-    let group: Arc<str> = "billing".into();
-    bench.commit("billing", 1, 0, 3);
-    for offsets in [[5, 3], [4, 3], [3, 5], [7, 6]] {
-        bench.offsets.commit(&group, offsets.map(|offset| (1, 0, offset)), None).unwrap();
-        assert_eq!(bench.offsets.committed(&group, 1, 0), Some(offsets[1]), "{offsets:?}");
-    }
-    bench.reopen().unwrap();
-    assert_eq!(bench.offsets.committed(&group, 1, 0), Some(6));
 }
 
 #[test]
@@ -203,10 +205,8 @@ fn a_crash_inside_a_snapshot_is_recovered_from_the_segment_before() {
 
         // What a process leaves that is killed after so many entries of the next snapshot.
         bench.partition().roll().unwrap();
-        let table: Vec<_> = bench.offsets.state.lock().table.clone().into_iter().take(entries).collect();
-        for (key, committed) in table {
-            let (key, value) = codec::snapshot_entry(&key, committed);
-            bench.append(&key, &value);
+        for (group, entry) in bench.offsets.table().entries().take(entries) {
+            bench.append_encoded(&codec::encode_entry(group, &entry));
         }
 
         assert!(bench.reopen().unwrap().is_empty(), "a crash is no damage");
@@ -229,13 +229,10 @@ fn a_snapshot_that_lost_entries_is_not_begun_at() {
     bench.commit("billing", 1, 1, 20);
     // A snapshot of two entries, of which one can't be read.
     bench.partition().roll().unwrap();
-    let key = Key { group: "billing", topic_id: 1, partition: 0 };
-    let (key, value) = codec::snapshot_entry(&key, Committed { offset: 10, epoch: 0 });
-    bench.append(&key, &value);
-    let (key, value) = codec::snapshot_end(2);
-    bench.append(&key, &value);
+    bench.append_encoded(&codec::encode_entry("billing", &commit(1, 0, 10)));
+    bench.append_encoded(&codec::encode_end(2));
     bench.reopen().unwrap();
-    assert_eq!(bench.offsets.committed(&"billing".into(), 1, 1), Some(20));
+    assert_eq!(bench.committed("billing", 1, 1), Some(20));
 }
 
 #[test]
@@ -244,30 +241,25 @@ fn commits_before_an_end_are_no_snapshot() {
     bench.commit("billing", 1, 0, 10);
     bench.commit("billing", 1, 1, 20);
     bench.partition().roll().unwrap();
-    let (key, value) =
-        codec::commit(&Key { group: "billing", topic_id: 1, partition: 0 }, Committed { offset: 11, epoch: 0 });
-    bench.append(&key, &value);
-    let (key, value) = codec::snapshot_end(1);
-    bench.append(&key, &value);
+    bench.append_encoded(&codec::encode("billing", &commit(1, 0, 11)));
+    bench.append_encoded(&codec::encode_end(1));
     bench.reopen().unwrap();
-    assert_eq!(bench.offsets.committed(&"billing".into(), 1, 0), Some(11));
-    assert_eq!(bench.offsets.committed(&"billing".into(), 1, 1), Some(20));
+    assert_eq!(bench.committed("billing", 1, 0), Some(11));
+    assert_eq!(bench.committed("billing", 1, 1), Some(20));
 }
 
 #[test]
 fn a_null_value_makes_the_table_forget() {
     let mut bench = Bench::new();
     bench.commit("billing", 1, 0, 10);
-    let (key, _) =
-        codec::commit(&Key { group: "billing", topic_id: 1, partition: 0 }, Committed { offset: 0, epoch: 0 });
-    bench.partition().append(&Record::tombstone(&key), None).unwrap();
+    bench.change("billing", vec![Change::Commit(PartitionId { topic_id: 1, partition: 0 }, None)]);
     assert!(bench.reopen().unwrap().is_empty());
     assert_eq!(bench.table(), Model::new());
 }
 
 #[test]
 fn a_record_of_a_newer_version_is_an_error_that_names_it() {
-    for (key, value, named) in [(&b"\x09new"[..], &b"\x01"[..], "kind 9"), (b"\x03", b"\x02", "kind 3 in version 2")] {
+    for (key, value, named) in [(&b"\x0anew"[..], &b"\x01"[..], "kind 10"), (b"\x03", b"\x02", "kind 3 in version 2")] {
         let mut bench = Bench::new();
         bench.commit("billing", 1, 0, 10);
         bench.append(key, value);
@@ -279,7 +271,7 @@ fn a_record_of_a_newer_version_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_record_that_is_no_commit_is_told_and_the_others_count() {
+fn a_record_that_is_of_no_group_is_told_and_the_others_count() {
     let mut bench = Bench::new();
     bench.commit("billing", 1, 0, 10);
     bench.append(b"\x01\xff", b"\x01");
@@ -287,29 +279,8 @@ fn a_record_that_is_no_commit_is_told_and_the_others_count() {
     let damage = bench.reopen().unwrap();
     assert_eq!(damage.len(), 1);
     assert_eq!(damage[0].kind(), ErrorKind::Corruption);
-    assert_eq!(bench.offsets.committed(&"billing".into(), 1, 0), Some(10));
-    assert_eq!(bench.offsets.committed(&"billing".into(), 1, 1), Some(20));
-}
-
-#[test]
-fn many_threads_commit_and_none_is_lost() {
-    let mut bench = Bench::new();
-    thread::scope(|scope| {
-        for group in 0..4 {
-            let bench = &bench;
-            scope.spawn(move || {
-                for offset in 1..=500 {
-                    bench.commit(&format!("group-{group}"), 1, (offset % 7) as u32, offset);
-                }
-            });
-        }
-    });
-    let table = bench.table();
-    assert_eq!(table.len(), 4 * 7);
-    assert!(table.values().all(|&offset| offset > 493), "{table:?}");
-    assert_every_segment_begins_with_a_snapshot(bench.partition());
-    bench.reopen().unwrap();
-    assert_eq!(bench.table(), table);
+    assert_eq!(bench.committed("billing", 1, 0), Some(10));
+    assert_eq!(bench.committed("billing", 1, 1), Some(20));
 }
 
 #[test]
@@ -320,12 +291,75 @@ fn a_table_larger_than_a_segment_is_kept_all_the_same() {
         for group in 0..10 {
             let group = format!("group-{group}");
             let offsets = (0..400).map(|partition| (1, partition, round));
-            bench.offsets.commit(&group.as_str().into(), offsets, None).unwrap();
+            bench.commit_all(&group, offsets);
             model.extend((0..400).map(|partition| ((group.clone(), 1, partition), round)));
         }
         assert!(bench.reopen().unwrap().is_empty());
         assert_eq!(bench.table(), model);
     }
+}
+
+/// A group with members, of which one waits for what the other has.
+fn change_membership(bench: &mut Bench) {
+    let member = |name: &str| {
+        let subscription = Subscription::new([TopicPattern::parse(name).unwrap()]).unwrap();
+        Some(MemberInfo { process: 5, subscription })
+    };
+    let ownership = Ownership { generation: 2, epoch: 1, owner: 7, next: 8, start: 3 };
+    bench.change(
+        "billing",
+        vec![
+            Change::Member(7, member("orders")),
+            Change::Member(8, member("orders.#")),
+            Change::Generation(Some(2)),
+            Change::Ownership(PartitionId { topic_id: 1, partition: 0 }, Some(ownership)),
+            Change::Commit(PartitionId { topic_id: 1, partition: 0 }, Some(Committed { offset: 9, epoch: 1 })),
+        ],
+    );
+}
+
+#[test]
+fn members_generations_and_ownerships_are_there_after_reopening_and_in_snapshots() {
+    let mut bench = Bench::new();
+    change_membership(&mut bench);
+    let group: Group = bench.offsets.table().group("billing").unwrap().clone();
+    assert_eq!(group.generation(), 2);
+    for _ in 0..3 {
+        assert!(bench.reopen().unwrap().is_empty());
+        assert_eq!(bench.offsets.table().group("billing"), Some(&group));
+        bench.fill_segment(&mut Model::new());
+        assert_every_segment_begins_with_a_snapshot(bench.partition());
+    }
+    assert_eq!(bench.partition().segment_base_offsets().len(), 2);
+    assert!(bench.partition().start_offset() > 0, "the records themselves are gone");
+}
+
+#[test]
+fn a_group_that_was_forgotten_stays_so() {
+    let mut bench = Bench::new();
+    change_membership(&mut bench);
+    bench.commit("shipping", 1, 0, 1);
+    bench.change("billing", vec![Change::Generation(None)]);
+    assert!(bench.reopen().unwrap().is_empty());
+    assert_eq!(bench.offsets.table().groups().count(), 1);
+}
+
+/// Where an append fails midway, the table holds what a reopen folds: nothing more, nothing less.
+#[test]
+fn a_change_that_fails_on_the_way_is_applied_as_far_as_it_was_appended() {
+    let mut bench = Bench::new();
+    bench.commit("billing", 1, 0, 1);
+    let space = bench.storage.used_space();
+    bench.storage.limit_space(Some(space + (2 << 20)));
+    let commits = (0..100_000).map(|partition| commit(1, partition, 2)).collect();
+    let error = bench.offsets.append("billing", commits, Durability::Written).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    bench.storage.limit_space(None);
+    let table = bench.offsets.table().clone();
+    let committed = table.group("billing").unwrap().commits().filter(|(_, offset)| *offset == 2).count();
+    assert!(0 < committed && committed < 100_000, "{committed}");
+    bench.reopen().unwrap();
+    assert_eq!(*bench.offsets.table(), table);
 }
 
 #[derive(Debug, Clone)]
@@ -356,7 +390,7 @@ proptest! {
                     let group = format!("group-{group}");
                     let partitions = first..first + count;
                     let offsets = partitions.clone().map(|partition| (topic_id, partition, offset));
-                    bench.offsets.commit(&group.as_str().into(), offsets, None).unwrap();
+                    bench.commit_all(&group, offsets);
                     model.extend(partitions.map(|partition| ((group.clone(), topic_id, partition), offset)));
                 }
                 Step::Reopen => prop_assert!(bench.reopen().unwrap().is_empty()),

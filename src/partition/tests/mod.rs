@@ -12,6 +12,7 @@ mod removal;
 mod retention;
 mod salvage;
 mod settings;
+mod time;
 
 use std::{
     path::{Path, PathBuf},

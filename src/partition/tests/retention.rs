@@ -407,12 +407,6 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 /// A record of the plain list: offset, time of the append.
 type Listed = (u64, i64);
 
-/// When the record was appended, by the log's own time, which never falls.
-fn time_of(partition: &Arc<PartitionLog>, offset: u64) -> i64 {
-    let run = Cursor::new(partition, offset).unwrap().next_run(1).unwrap().unwrap();
-    Batch::new(vec![run]).iter().next().unwrap().append_time_ms()
-}
-
 /// Checks one enforcement against the list, and takes from the list what went.
 fn check_against(list: &mut Vec<Listed>, machine: &Machine, partition: &Arc<PartitionLog>) {
     let limits = machine.spec.settings.values();
@@ -452,13 +446,16 @@ proptest! {
         for happening in happenings {
             match happening {
                 Happening::Append { records, client_time } => {
-                    let record = Record::new("a value of some length, so that segments fill up");
-                    let record = client_time.map_or(record.clone(), |time| record.timestamp_ms(time));
-                    let offsets: Vec<_> = (0..records).map(|_| partition.append(&record, None).unwrap()).collect();
-                    let time = time_of(&partition, offsets[0]);
-                    prop_assert!(time >= last_time.max(machine.now_ms.load(Ordering::Relaxed)));
-                    last_time = time;
-                    list.extend(offsets.into_iter().map(|offset| (offset, time)));
+                    for _ in 0..records {
+                        let record = Record::new("a value of some length, so that segments fill up");
+                        let record = client_time.map_or(record.clone(), |time| record.timestamp_ms(time));
+                        let offset = partition.append(&record, None).unwrap();
+                        // No earlier than any of before, nor than the partition and the segment were begun.
+                        let time_ms = partition.append_time_at(offset).unwrap().unwrap();
+                        assert!(time_ms >= last_time.max(machine.now_ms.load(Ordering::Relaxed)));
+                        list.push((offset, time_ms));
+                        last_time = time_ms;
+                    }
                 }
                 Happening::Clock(ms) => machine.advance_ms(ms),
                 Happening::Roll => partition.roll().unwrap(),

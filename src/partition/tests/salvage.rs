@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Positions of the frames in a segment's file, and behind the last.
-fn frame_positions(machine: &Machine, segment: &Path) -> Vec<u64> {
+pub(super) fn frame_positions(machine: &Machine, segment: &Path) -> Vec<u64> {
     let bytes = machine.read_file(segment);
     let header = SegmentHeader::decode(&bytes[..SEGMENT_HEADER_BYTES]).unwrap();
     let mut scan = Scan::headers(header.frame_seed(), DATA_START);

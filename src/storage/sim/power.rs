@@ -42,6 +42,7 @@ struct Journal {
 #[derive(Debug)]
 enum Change {
     Created(PathBuf),
+    MadeFolder(PathBuf),
     Renamed { from: PathBuf, to: PathBuf, replaced: Option<PathBuf> },
     Removed { path: PathBuf, kept: PathBuf },
 }
@@ -49,7 +50,10 @@ enum Change {
 impl Change {
     /// The folder that has the name.
     fn dir(&self) -> &Path {
-        let (Self::Created(path) | Self::Renamed { to: path, .. } | Self::Removed { path, .. }) = self;
+        let (Self::Created(path)
+        | Self::MadeFolder(path)
+        | Self::Renamed { to: path, .. }
+        | Self::Removed { path, .. }) = self;
         path.parent().unwrap()
     }
 }
@@ -76,6 +80,7 @@ impl PowerStorage {
             // What isn't there any more was in a folder that lost its own name.
             let _ = match change {
                 Change::Created(path) => self.inner.remove_file(&path),
+                Change::MadeFolder(path) => self.inner.remove_dir_all(&path),
                 Change::Removed { path, kept } => self.inner.rename(&kept, &path),
                 Change::Renamed { from, to, replaced } => self
                     .inner
@@ -117,6 +122,17 @@ impl PowerStorage {
 impl Storage for PowerStorage {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.change(|_| self.inner.create_dir_all(path).map(|()| None))
+    }
+
+    fn create_dirs(&self, dir: &Path, names: &[String]) -> io::Result<()> {
+        for path in names.iter().map(|name| dir.join(name)) {
+            self.change(|_| {
+                let is_new = self.inner.entry_kind(&path)?.is_none();
+                self.inner.create_dir_all(&path)?;
+                Ok(is_new.then_some(Change::MadeFolder(path)))
+            })?;
+        }
+        self.sync_dir(dir)
     }
 
     fn entry_kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {

@@ -251,6 +251,29 @@ fn a_creation_that_fails_anywhere_leaves_nothing_and_can_be_repeated() {
     }
 }
 
+/// With thousands of partitions each sync would count; so would whatever looks at all of them for each of them.
+#[test]
+fn to_open_and_close_what_nobody_appended_to_costs_little_for_each_partition_and_no_sync() {
+    let operations = |partitions: u32| {
+        let bench = Bench::new();
+        let (topics, _) = bench.open().unwrap();
+        topics.create("orders", config(partitions), &keep).unwrap();
+        topics.close().unwrap();
+        drop(topics);
+        bench.storage.take_trace();
+        let (topics, report) = bench.open().unwrap();
+        topics.close().unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        let trace = bench.storage.take_trace();
+        let is_sync = |operation| matches!(operation, Operation::SyncData | Operation::SyncAll | Operation::SyncDir);
+        assert!(!trace.iter().any(|performed| is_sync(performed.operation)), "{trace:?}");
+        trace.len()
+    };
+    let (few, many) = (operations(10), operations(40));
+    assert!(many - few <= 30 * 12, "{few} {many}");
+    assert!((many - few) % 30 == 0, "as many for each: {few} {many}");
+}
+
 #[test]
 fn the_logs_own_topics_are_not_for_users() {
     let bench = Bench::new();
