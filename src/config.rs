@@ -184,8 +184,28 @@ pub struct LogOptions {
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) retention_check_interval: Duration,
     pub(crate) max_open_segments: usize,
+    /// `None`: half of what the system allows.
+    pub(crate) max_open_files: Option<usize>,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: MetricsOptions,
     pub(crate) allow_unknown_file_system: bool,
     pub(crate) in_memory: bool,
+}
+
+/// How figures are named, and how often gauges are set.
+#[cfg(feature = "metrics")]
+#[derive(Debug, Clone)]
+pub(crate) struct MetricsOptions {
+    pub(crate) interval: Duration,
+    pub(crate) log: Option<String>,
+    pub(crate) by_partition: bool,
+}
+
+#[cfg(feature = "metrics")]
+impl Default for MetricsOptions {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(5), log: None, by_partition: false }
+    }
 }
 
 impl Default for LogOptions {
@@ -199,6 +219,9 @@ impl Default for LogOptions {
             retention_bytes: None,
             retention_check_interval: Duration::from_secs(60),
             max_open_segments: 256,
+            max_open_files: None,
+            #[cfg(feature = "metrics")]
+            metrics: MetricsOptions::default(),
             allow_unknown_file_system: false,
             in_memory: false,
         }
@@ -253,10 +276,45 @@ impl LogOptions {
         self
     }
 
-    /// How many sealed segments are kept open and mapped for readers that may come, in the whole log. At least 1,
-    /// default 256. The active segment of each partition is open beside these, and so are those that are being read.
+    /// How many sealed segments are kept mapped for readers that may come, in the whole log. At least 1, default 256.
+    ///
+    /// # Maps
+    /// Linux lets a process have 65,530 maps (`vm.max_map_count`), which all of its libraries share. A log takes
+    /// - 3 for each partition, whether it is used or not: the active segment, its index, the control page;
+    /// - 2 for each sealed segment that is kept mapped by this option (the segment and its index);
+    /// - 2 for each segment that was begun since its partition's last flush (some 10 for each partition at most);
+    /// - 2 for each further segment that somebody stands in: a reader or consumer in one of each of its partitions, a
+    ///   [`Batch`](crate::Batch) in all that its records are from. Those that read the newest records share the active
+    ///   one, which is mapped anyway.
+    ///
+    /// So 20,000 partitions fit into what Linux allows, at some 3 KiB of memory each. A sealed segment that nobody reads
+    /// takes no map and no descriptor, and less than 1 KiB of memory. When there are no more maps, appends that would begin a segment and
+    /// reads that would open one are errors of kind [`LimitReached`](crate::ErrorKind::LimitReached).
+    ///
+    /// Maps take address space of a segment's full length (see [`segment_bytes`](LogOptions::segment_bytes)), but memory
+    /// only for what is in use, which the system takes back as it needs it: it is page cache.
     pub fn max_open_segments(mut self, segments: usize) -> Self {
         self.max_open_segments = segments;
+        self
+    }
+
+    /// How many files the log keeps open, at most: its file descriptors. At least 1. Default: half of what the process may
+    /// have when the log is opened (`ulimit -n`; mostly 1,024), or 4,096 where the system doesn't say.
+    ///
+    /// # Descriptors
+    /// - A partition takes one when something is appended to it, until that is on the device and nothing was appended for
+    ///   some 10 to 20 seconds; and one more for each segment that was begun since the last flush. Partitions that are
+    ///   idle or only read, sealed segments, readers and consumers take none.
+    /// - When a partition needs one and as many are open as this says, those are closed that were idle the longest. Where
+    ///   all have bytes that aren't on the device, some of them are flushed first, and the append waits for that: set
+    ///   this, and the system's limit, at least to the number of partitions that are appended to at the same time.
+    /// - Beside these a log has two (its lock, and a spare one), and for moments one for each thread that opens, reads
+    ///   from, flushes or closes something.
+    ///
+    /// When the system has no more of them, what is idle is closed in the same way; if that isn't enough the error is of
+    /// kind [`LimitReached`](crate::ErrorKind::LimitReached).
+    pub fn max_open_files(mut self, files: usize) -> Self {
+        self.max_open_files = Some(files);
         self
     }
 
@@ -276,13 +334,47 @@ impl LogOptions {
         self
     }
 
+    /// How often gauges are set, by a thread in the background: lags, segments, bytes, open files. At least 1 ms, default
+    /// 5 seconds. See [`doc::metrics`](crate::doc::metrics).
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn metrics_interval(mut self, interval: Duration) -> Self {
+        self.metrics.interval = interval;
+        self
+    }
+
+    /// The value of a label `log` that all figures of this log get, for programs that have more than one open. Default:
+    /// no such label.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn metrics_label(mut self, log: impl Into<String>) -> Self {
+        self.metrics.log = Some(log.into());
+        self
+    }
+
+    /// Whether figures that have a label `topic` also have one named `partition`. Default: no. Each partition has some ten
+    /// series then, and five for each group that reads it: too many for a few thousand partitions.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn metrics_by_partition(mut self, by_partition: bool) -> Self {
+        self.metrics.by_partition = by_partition;
+        self
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         self.durability.validate()?;
+        #[cfg(feature = "metrics")]
+        if self.metrics.interval < Duration::from_millis(1) {
+            return invalid("metrics_interval", "less than 1 ms");
+        }
         if self.retention_check_interval < Duration::from_millis(1) {
             return invalid("retention_check_interval", "less than 1 ms");
         }
         if self.max_open_segments == 0 {
             return invalid("max_open_segments", "at least 1");
+        }
+        if self.max_open_files == Some(0) {
+            return invalid("max_open_files", "at least 1");
         }
         validate_sizes(Some(self.segment_bytes), self.segment_ms, Some(self.max_record_bytes))
     }
@@ -342,6 +434,7 @@ mod tests {
             (log().max_record_bytes(MAX_RECORD_BYTES_MAX + 1).validate(), "max_record_bytes"),
             (log().segment_bytes(0).validate(), "segment_bytes"),
             (log().max_open_segments(0).validate(), "max_open_segments"),
+            (log().max_open_files(0).validate(), "max_open_files"),
             (log().retention_check_interval(Duration::ZERO).validate(), "retention_check_interval"),
             (log().durability(Durability::Interval(Duration::from_micros(1))).validate(), "durability"),
         ] {

@@ -24,6 +24,10 @@ pub enum ErrorKind {
     Io,
     /// No space is left for what was to be written. Reads go on; appends succeed again once there is space.
     StorageFull,
+    /// The process, or the system, has no more file descriptors, maps or memory for maps: see
+    /// [`LogOptions::max_open_files`](crate::LogOptions::max_open_files). Nothing is lost, and the same call succeeds
+    /// once there are some again.
+    LimitReached,
     /// Another process (or another [`Log`](crate::Log) of this one) has the folder open.
     Locked,
     /// The path is there but is not a folder.
@@ -84,6 +88,8 @@ pub(crate) enum Repr {
     Io { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("can't {operation} {}: no space left on the device", .path.display())]
     StorageFull { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("can't {operation} {}: {source} (a limit of the process or the system)", .path.display())]
+    LimitReached { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("the folder {} is open in {}", .path.display(), Holder(.process_id))]
     Locked { path: PathBuf, process_id: Option<u32> },
     #[error("{} is not a folder", .path.display())]
@@ -179,6 +185,7 @@ impl Error {
         match &*self.0 {
             Repr::Io { .. } => ErrorKind::Io,
             Repr::StorageFull { .. } => ErrorKind::StorageFull,
+            Repr::LimitReached { .. } => ErrorKind::LimitReached,
             Repr::Locked { .. } => ErrorKind::Locked,
             Repr::NotADirectory { .. } => ErrorKind::NotADirectory,
             Repr::InvalidName { .. } => ErrorKind::InvalidName,
@@ -212,6 +219,7 @@ impl Error {
         match &*self.0 {
             Repr::Io { path, .. }
             | Repr::StorageFull { path, .. }
+            | Repr::LimitReached { path, .. }
             | Repr::Locked { path, .. }
             | Repr::NotADirectory { path }
             | Repr::TopicFileExists { path, .. }
@@ -336,9 +344,13 @@ impl Error {
         }
     }
 
-    /// An I/O error with its place; a full disk becomes kind `StorageFull`.
+    /// An I/O error with its place; a full disk becomes kind `StorageFull`, a lack of descriptors or maps
+    /// `LimitReached`.
     pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
+        if is_out_of_files(&source) || source.kind() == io::ErrorKind::OutOfMemory {
+            return Repr::LimitReached { operation, path, source }.into();
+        }
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Repr::StorageFull { operation, path, source }.into()
@@ -366,6 +378,18 @@ impl Error {
     }
 }
 
+/// Whether a file couldn't be opened because the process or the system has no more descriptors. No call on a file that
+/// is open answers so.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    const CODES: [i32; 2] = [libc::EMFILE, libc::ENFILE];
+    #[cfg(windows)]
+    const CODES: [i32; 1] = [4]; // ERROR_TOO_MANY_OPEN_FILES
+    #[cfg(not(any(unix, windows)))]
+    const CODES: [i32; 0] = [];
+    error.raw_os_error().is_some_and(|code| CODES.contains(&code))
+}
+
 /// Topic and number of the partition that a segment belongs to, by the name of its folder: `<topic>-<number>`.
 fn partition_of(segment: &Path) -> Option<(&str, u32)> {
     let (topic, number) = segment.parent()?.file_name()?.to_str()?.rsplit_once('-')?;
@@ -384,6 +408,17 @@ mod tests {
             assert_eq!(error.path(), Some(Path::new("/data/orders-0")));
         }
         assert_eq!(Error::io("open", "/data", io::ErrorKind::PermissionDenied.into()).kind(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn a_limit_of_the_system_has_its_own_kind() {
+        #[cfg(unix)]
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            let error = Error::io("open", "/data/orders-0", io::Error::from_raw_os_error(code));
+            assert_eq!(error.kind(), ErrorKind::LimitReached);
+            assert_eq!(error.path(), Some(Path::new("/data/orders-0")));
+        }
+        assert_eq!(Error::io("map", "/data", io::ErrorKind::OutOfMemory.into()).kind(), ErrorKind::LimitReached);
     }
 
     #[test]

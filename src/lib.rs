@@ -107,6 +107,7 @@
 mod clock;
 mod config;
 mod error;
+mod figures;
 mod housekeeper;
 mod name;
 mod pattern;

@@ -13,6 +13,8 @@
 
 mod admin;
 mod describe;
+#[cfg(feature = "metrics")]
+mod gauges;
 mod groups;
 
 use std::{
@@ -35,10 +37,11 @@ use crate::{
     config::{LogOptions, TopicConfig},
     consumer::{ConsumerBuilder, Context},
     error::{Error, Repr, Result},
+    figures::Figures,
     group::Groups,
     housekeeper::{Chore, Housekeeper},
     json_file,
-    partition::{Environment, Flusher, RecentSegments, Removed},
+    partition::{Environment, Flusher, OpenFiles, RecentSegments, Removed},
     report::{Finding, RecoveryReport},
     storage::{EntryKind, FileSystemClass, Lock, LockOutcome, Storage, fs::FsStorage, sim::SimStorage},
     topic::{Topic, TopicState},
@@ -54,6 +57,9 @@ const META_TEMPORARY: &str = "meta";
 /// The folder of locks, and the lock of the one process that has the log open.
 const LOCKS_DIR: &str = "processes";
 const LOCK_FILE: &str = "exclusive";
+
+/// The most files that are open by default, where the system doesn't say what it allows.
+const UNKNOWN_LIMIT: usize = 4096;
 
 /// The content of `tidelog.meta`.
 #[derive(Serialize, Deserialize)]
@@ -80,6 +86,8 @@ struct Shared {
     flusher: Arc<Flusher>,
     housekeeper: Arc<Housekeeper>,
     retention: Arc<Retention>,
+    #[cfg(feature = "metrics")]
+    gauges: Arc<gauges::Gauges>,
     recovery: RecoveryReport,
     closed: AtomicBool,
     /// Taken out when the log is closed. Whoever closes holds the mutex, so a second one waits and finds it done.
@@ -107,7 +115,8 @@ impl Log {
     /// - [`UnsupportedFileSystem`](crate::ErrorKind::UnsupportedFileSystem).
     /// - [`Corruption`](crate::ErrorKind::Corruption): `tidelog.meta` or a topic's file isn't what was written.
     ///   (Damaged records don't keep a log from being opened: reading tells them.)
-    /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull).
+    /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull),
+    ///   [`LimitReached`](crate::ErrorKind::LimitReached).
     pub fn open(path: impl AsRef<Path>) -> Result<Log> {
         Self::options().open(path)
     }
@@ -136,7 +145,7 @@ impl Log {
     /// - [`Corruption`](crate::ErrorKind::Corruption): a folder named like one of its partitions is there and may hold
     ///   records. It isn't touched.
     /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull),
-    ///   [`Closed`](crate::ErrorKind::Closed).
+    ///   [`LimitReached`](crate::ErrorKind::LimitReached), [`Closed`](crate::ErrorKind::Closed).
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
         Ok(self.handle(self.shared.topics.create(name, config, &|id| self.shared.forget_topic(id))?))
@@ -225,8 +234,9 @@ impl Log {
     /// valid. Closing twice is fine.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io), [`Poisoned`](crate::ErrorKind::Poisoned): something couldn't be flushed. The log
-    /// is closed all the same, and the next open recovers it.
+    /// [`Io`](crate::ErrorKind::Io), [`Poisoned`](crate::ErrorKind::Poisoned),
+    /// [`LimitReached`](crate::ErrorKind::LimitReached): something couldn't be flushed. The log is closed all the same,
+    /// and the next open recovers it.
     pub fn close(&self) -> Result<()> {
         self.shared.close()
     }
@@ -262,6 +272,8 @@ impl Shared {
         // Only now is there nothing to find but that the log was closed.
         self.groups.close();
         self.flusher.stop();
+        #[cfg(feature = "metrics")]
+        self.gauges.update();
         drop(held);
         outcome
     }
@@ -306,15 +318,35 @@ impl LogOptions {
 
         let flusher = Flusher::start()?;
         let housekeeper = Housekeeper::start()?;
-        let recent_segments = Arc::new(RecentSegments::with_capacity(self.max_open_segments));
-        let env = Environment { storage, clock, flusher: flusher.clone(), recent_segments, positional_appends };
+        let env = self.environment(path, storage, clock, positional_appends, flusher.clone(), housekeeper.clone());
+        #[cfg(feature = "metrics")]
+        let (figures, open_files) = (env.figures.clone(), env.open_files.clone());
         match open_topics(env, path, &self, &housekeeper, &mut recovery) {
             Ok((topics, groups)) => {
                 let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));
                 let retention = Retention::new(&topics, self.retention_check_interval);
                 let chore: Weak<Retention> = Arc::downgrade(&retention);
                 housekeeper.schedule(chore as Weak<dyn Chore>, Instant::now());
-                let shared = Shared { path, topics, groups, flusher, housekeeper, retention, recovery, closed, lock };
+                #[cfg(feature = "metrics")]
+                let gauges = {
+                    let gauges = gauges::Gauges::new(figures, self.metrics.interval, &topics, open_files);
+                    let chore: Weak<gauges::Gauges> = Arc::downgrade(&gauges);
+                    housekeeper.schedule(chore as Weak<dyn Chore>, Instant::now());
+                    gauges
+                };
+                let shared = Shared {
+                    path,
+                    topics,
+                    groups,
+                    flusher,
+                    housekeeper,
+                    retention,
+                    #[cfg(feature = "metrics")]
+                    gauges,
+                    recovery,
+                    closed,
+                    lock,
+                };
                 Ok(Log { shared: Arc::new(shared) })
             }
             Err(error) => {
@@ -322,6 +354,26 @@ impl LogOptions {
                 Err(error)
             }
         }
+    }
+
+    /// What the partitions share.
+    fn environment(
+        &self,
+        path: &Path,
+        storage: Arc<dyn Storage>,
+        clock: Clock,
+        positional_appends: bool,
+        flusher: Arc<Flusher>,
+        housekeeper: Arc<Housekeeper>,
+    ) -> Environment {
+        let recent_segments = Arc::new(RecentSegments::with_capacity(self.max_open_segments));
+        let max_open_files = self.max_open_files.unwrap_or_else(|| default_open_files(&*storage));
+        let open_files = OpenFiles::new(max_open_files, storage.clone(), path.join(META_FILE), housekeeper);
+        #[cfg(feature = "metrics")]
+        let figures = Figures::new(self.metrics.log.as_deref(), self.metrics.by_partition);
+        #[cfg(not(feature = "metrics"))]
+        let figures = Figures;
+        Environment { storage, clock, flusher, recent_segments, open_files, figures, positional_appends }
     }
 
     /// Refuses file systems that can't be relied on; answers whether appends have to go through `pwrite`.
@@ -338,6 +390,12 @@ impl LogOptions {
         };
         Err(Repr::UnsupportedFileSystem { path: path.into(), file_system: found.name, reason }.into())
     }
+}
+
+/// The log's share of the descriptors that the process may have: half of them.
+fn default_open_files(storage: &dyn Storage) -> usize {
+    let limit = storage.open_files_limit().and_then(|limit| usize::try_from(limit).ok());
+    limit.map_or(UNKNOWN_LIMIT, |limit| (limit / 2).max(1))
 }
 
 /// Sees to it that there is a folder.

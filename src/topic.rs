@@ -65,7 +65,9 @@ pub(crate) fn for_all<'a>(
 ///
 /// # When an append may block
 /// Most appends are a copy into memory. Now and then one waits: for other threads that append to the same partition;
-/// to reserve space in the file (about every 64 KiB to a few MiB); to begin a new segment; and for the device when
+/// to reserve space in the file (about every 64 KiB to a few MiB); to begin a new segment; for another partition's flush
+/// when too many files are open (see [`LogOptions::max_open_files`](crate::LogOptions::max_open_files)); and for the
+/// device when
 /// numbers for new records have to be reserved there, which is done ahead in the background. With
 /// [`Durability::Synced`], each waits for the device.
 #[derive(Clone)]
@@ -129,6 +131,8 @@ impl Topic {
     ///   nothing was appended.
     /// - [`StorageFull`](crate::ErrorKind::StorageFull): nothing was appended; appends succeed again once there is
     ///   space.
+    /// - [`LimitReached`](crate::ErrorKind::LimitReached): the process has no more descriptors or maps; with
+    ///   [`Durability::Synced`] the record may have been appended. Appends succeed again once there are some.
     /// - [`Io`](crate::ErrorKind::Io), [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed, now or
     ///   earlier; with [`Durability::Synced`] the record may have been appended.
     /// - [`Closed`](crate::ErrorKind::Closed).

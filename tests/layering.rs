@@ -12,7 +12,7 @@ use std::{
 
 /// Rows from the ground up: their names, and their modules.
 const ROWS: [(&str, &[&str]); 8] = [
-    ("ground", &["error", "place", "name", "pattern", "config", "clock", "waiter", "housekeeper"]),
+    ("ground", &["error", "place", "name", "pattern", "config", "clock", "waiter", "housekeeper", "figures"]),
     ("storage", &["storage"]),
     ("format", &["codec", "record", "frame", "segment_header"]),
     ("partition", &["partition"]),

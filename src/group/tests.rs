@@ -8,7 +8,7 @@ use crate::{
     config::{Durability, LogOptions},
     error::ErrorKind,
     housekeeper::Chore,
-    partition::{Environment, Flusher},
+    partition::{Environment, Flusher, OpenFiles},
     pattern::TopicPattern,
     record::Record,
     storage::{
@@ -128,6 +128,8 @@ fn open_environment(storage: &SimStorage, flusher: &Arc<Flusher>) -> Environment
         clock: Clock::System,
         flusher: flusher.clone(),
         recent_segments: Arc::default(),
+        open_files: OpenFiles::bounded(1000, storage.clone()),
+        figures: Default::default(),
         positional_appends: false,
     }
 }

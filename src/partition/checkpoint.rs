@@ -9,6 +9,8 @@
 //! - The slot that counts is never overwritten with something else: the next state goes into the other one. At open
 //!   the one that counts is rewritten *in place* and synced first, because a slot that was read from the page cache
 //!   may never have reached the device.
+//! - The file is open only while it is written, but for a write or sync that failed: that handle stays open, and with it
+//!   the kernel's memory of the failure.
 //!
 //! # Thread safety
 //! One owner at a time; a partition keeps it behind a mutex, which is held across the sync. Appends don't take it.
@@ -22,7 +24,7 @@ use std::{
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::{
-    error::{Error, Repr, Result},
+    error::{Error, ErrorKind, Repr, Result},
     partition::control::LogPosition,
     storage::{File, OpenMode, Storage},
 };
@@ -168,6 +170,13 @@ pub(crate) enum CheckpointFault {
     Sync(Error),
 }
 
+impl CheckpointFault {
+    /// Whether nothing was tried, for lack of a descriptor.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(self, Self::Write(error) if error.kind() == ErrorKind::LimitReached)
+    }
+}
+
 impl From<CheckpointFault> for Error {
     fn from(fault: CheckpointFault) -> Self {
         match fault {
@@ -179,8 +188,9 @@ impl From<CheckpointFault> for Error {
 /// The checkpoint file of one partition.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
-    file: Arc<dyn File>,
     path: PathBuf,
+    /// The handle of a write that failed, to go on with.
+    failed: Option<Arc<dyn File>>,
     /// The slot that counts, and its number.
     slot: u64,
     number: u64,
@@ -203,18 +213,8 @@ impl Checkpoint {
         bytes[SLOT_DISTANCE as usize..][..SLOT_BYTES].copy_from_slice(&state.encode(2));
         storage
             .replace(dir, TEMPORARY_NAME, FILE_NAME, &bytes)
-            .and_then(|()| storage.open(&path, OpenMode::ReadWrite))
-            .map(|file| Self {
-                file,
-                path: path.clone(),
-                slot: 0,
-                number: 1,
-                state,
-                settled: true,
-                deferred: None,
-                lost_a_slot: false,
-            })
-            .map_err(|source| Error::io("create the checkpoint", &path, source))
+            .map_err(|source| Error::io("create the checkpoint", &path, source))?;
+        Ok(Self { path, failed: None, slot: 0, number: 1, state, settled: true, deferred: None, lost_a_slot: false })
     }
 
     /// Reads the file; `None` if there is none or neither slot is intact, kind `UnsupportedFormat` if one is of a newer
@@ -222,7 +222,7 @@ impl Checkpoint {
     /// [`write`](Checkpoint::write) makes sure of the slot that was read.
     pub(crate) fn open(storage: &dyn Storage, dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE_NAME);
-        let file = match storage.open(&path, OpenMode::ReadWrite) {
+        let file = match storage.open(&path, OpenMode::Read) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("open the checkpoint", &path, error)),
@@ -246,8 +246,8 @@ impl Checkpoint {
             }
         }
         Ok(best.map(|(slot, number, state)| Self {
-            file,
             path,
+            failed: None,
             slot,
             number,
             state,
@@ -266,21 +266,21 @@ impl Checkpoint {
     ///
     /// The first time after [`open`](Checkpoint::open) the slot that was read is made durable where it stands, before
     /// the other one is touched: it may have come from a page that never reached the device.
-    pub(crate) fn write(&mut self, state: CheckpointState) -> Result<(), CheckpointFault> {
-        self.settle()?;
-        self.write_other_slot(state)?;
+    pub(crate) fn write(&mut self, storage: &dyn Storage, state: CheckpointState) -> Result<(), CheckpointFault> {
+        self.settle(storage)?;
+        self.write_other_slot(storage, state)?;
         if self.lost_a_slot {
             // The ceiling may have gone up by more than what the loss of one slot allows for: into both, then.
-            self.write_other_slot(state)?;
+            self.write_other_slot(storage, state)?;
             self.lost_a_slot = false;
         }
         self.deferred = None;
         Ok(())
     }
 
-    fn write_other_slot(&mut self, state: CheckpointState) -> Result<(), CheckpointFault> {
+    fn write_other_slot(&mut self, storage: &dyn Storage, state: CheckpointState) -> Result<(), CheckpointFault> {
         let (slot, number) = (1 - self.slot, self.number + 1);
-        self.write_slot(slot, number, &state)?;
+        self.write_slot(storage, slot, number, &state)?;
         (self.slot, self.number, self.state) = (slot, number, state);
         Ok(())
     }
@@ -296,27 +296,50 @@ impl Checkpoint {
         self.state.clean.is_none() && self.deferred.is_none()
     }
 
+    /// Whether the device has a state that is poisoned.
+    pub(crate) fn says_poisoned(&self) -> bool {
+        self.settled && self.deferred.is_none() && self.state.poisoned
+    }
+
     /// Whether there was another slot that can't be read: it may have been the newer one.
     pub(crate) fn lost_a_slot(&self) -> bool {
         self.lost_a_slot
     }
 
     /// Makes what counts durable where it stands, unless it is known to be.
-    pub(crate) fn settle(&mut self) -> Result<(), CheckpointFault> {
+    pub(crate) fn settle(&mut self, storage: &dyn Storage) -> Result<(), CheckpointFault> {
         if !self.settled {
-            self.write_slot(self.slot, self.number, &self.state)?;
+            let state = self.state;
+            self.write_slot(storage, self.slot, self.number, &state)?;
             self.settled = true;
         }
         Ok(())
     }
 
-    fn write_slot(&self, slot: u64, number: u64, state: &CheckpointState) -> Result<(), CheckpointFault> {
-        self.file
+    fn write_slot(
+        &mut self,
+        storage: &dyn Storage,
+        slot: u64,
+        number: u64,
+        state: &CheckpointState,
+    ) -> Result<(), CheckpointFault> {
+        let file = match self.failed.take() {
+            Some(file) => file,
+            None => storage
+                .open(&self.path, OpenMode::ReadWrite)
+                .map_err(|source| CheckpointFault::Write(Error::io("open the checkpoint", &self.path, source)))?,
+        };
+        let written = file
             .write_all_at(&state.encode(number), slot * SLOT_DISTANCE)
-            .map_err(|source| CheckpointFault::Write(Error::io("write the checkpoint", &self.path, source)))?;
-        self.file
-            .sync_data()
-            .map_err(|source| CheckpointFault::Sync(Error::io("sync the checkpoint", &self.path, source)))
+            .map_err(|source| CheckpointFault::Write(Error::io("write the checkpoint", &self.path, source)));
+        let outcome = written.and_then(|()| {
+            file.sync_data()
+                .map_err(|source| CheckpointFault::Sync(Error::io("sync the checkpoint", &self.path, source)))
+        });
+        if outcome.is_err() {
+            self.failed = Some(file);
+        }
+        outcome
     }
 }
 
@@ -400,7 +423,7 @@ mod tests {
         for epoch in 18..25 {
             let before = storage.read(&dir.join(FILE_NAME), 8192).unwrap();
             let old = checkpoint.slot;
-            checkpoint.write(CheckpointState { epoch, ..state() }).unwrap();
+            checkpoint.write(&storage, CheckpointState { epoch, ..state() }).unwrap();
             let after = storage.read(&dir.join(FILE_NAME), 8192).unwrap();
             let slot = |bytes: &[u8]| bytes[old as usize * 4096..][..SLOT_BYTES].to_vec();
             assert_eq!(slot(&before), slot(&after), "the slot that counted is untouched");
@@ -411,17 +434,17 @@ mod tests {
 
     #[test]
     fn the_first_write_after_an_open_makes_sure_of_the_slot_that_was_read() {
-        use crate::storage::sim::faults::Operation::{SyncData, Write};
+        use crate::storage::sim::faults::Operation::{Open, SyncData, Write};
         let storage = SimStorage::default();
         let dir = Path::new("/data");
         storage.create_dir_all(dir).unwrap();
         Checkpoint::create(&storage, dir, state()).unwrap();
         let mut checkpoint = Checkpoint::open(&storage, dir).unwrap().unwrap();
         storage.take_trace();
-        checkpoint.write(state()).unwrap();
+        checkpoint.write(&storage, state()).unwrap();
         let operations: Vec<_> = storage.take_trace().into_iter().map(|it| it.operation).collect();
-        assert_eq!(operations, [Write, SyncData, Write, SyncData]);
-        checkpoint.write(state()).unwrap();
-        assert_eq!(storage.take_trace().len(), 2);
+        assert_eq!(operations, [Open, Write, SyncData, Open, Write, SyncData]);
+        checkpoint.write(&storage, state()).unwrap();
+        assert_eq!(storage.take_trace().len(), 3);
     }
 }

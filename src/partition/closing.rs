@@ -12,7 +12,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{PartitionLog, checkpoint::CleanMark};
-use crate::error::{Error, Repr, Result};
+use crate::error::{Error, Repr, Result, is_out_of_files};
 
 /// How far the life of a partition has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,20 +85,31 @@ impl PartitionLog {
             // A handle with bytes that never reached the device must not be closed: with it would go the kernel's
             // memory that there was a failure.
             std::mem::forget(self.sync.lock().unsynced.clone());
+            if self.poison.get().is_some() {
+                self.write_poison(); // It may have failed before.
+            }
             return Err(error);
         }
-        if let Some(index) = active.index() {
-            index.seal();
-        }
+        active.seal_index(&*self.env.storage);
         let position = end.file_position();
         let segment_id = active.header.segment_id;
         let mark = CleanMark { segment_id, end_position: position, next_offset, last_time_ms };
         // Nothing was appended since it was opened, as in most of many partitions. If the power takes the trimming away,
         // the next open reads some holes.
         let marked = self.is_marked(mark);
-        let trimmed = active.file.set_len(position);
-        let synced = if marked { trimmed } else { trimmed.and_then(|()| active.file.sync_all()) };
-        synced.map_err(|source| self.sync_failed(&active.path, source))?;
+        let trim = || {
+            let file = active.open_file(&self.env)?;
+            file.set_len(position)?;
+            if !marked {
+                file.sync_all()?;
+            }
+            active.file.close();
+            Ok(())
+        };
+        self.env.open_files.with_spare(is_out_of_files, trim).map_err(|source| match is_out_of_files(&source) {
+            true => Error::io("open the segment", &active.path, source),
+            false => self.sync_failed(&active.path, source),
+        })?;
         active.save_active_times(&*self.env.storage, position, self.epoch);
         // Until the mark is written, the page is what a process that is killed leaves to believe.
         if !marked {

@@ -25,7 +25,7 @@ use std::{
 
 use crate::{
     codec,
-    error::{Error, Result},
+    error::{Error, Result, is_out_of_files},
     storage::{EntryKind, File, FileIdentity, OpenMode, Region, Storage},
 };
 
@@ -130,13 +130,19 @@ pub(crate) struct ControlPage {
 }
 
 impl ControlPage {
-    /// Reads what an earlier process left, with `pread`.
-    pub(crate) fn read_previous(storage: &dyn Storage, dir: &Path) -> PreviousPage {
+    /// Reads what an earlier process left, with `pread`. What can't be read isn't there, but where there is no descriptor
+    /// to read with: it may be poisoned.
+    pub(crate) fn read_previous(storage: &dyn Storage, dir: &Path) -> Result<PreviousPage> {
         let nothing = PreviousPage { believed: None, poisoned: false };
-        let Ok(file) = storage.open(&dir.join(FILE_NAME), OpenMode::Read) else { return nothing };
+        let path = dir.join(FILE_NAME);
+        let file = match storage.open(&path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(source) if is_out_of_files(&source) => return Err(Error::io("read the control page", path, source)),
+            Err(_) => return Ok(nothing),
+        };
         let mut bytes = [0; PAGE_BYTES];
         if !file.read_at(&mut bytes, 0).is_ok_and(|read| read == PAGE_BYTES) {
-            return nothing;
+            return Ok(nothing);
         }
         let mut words = [0; PAGE_BYTES / 8];
         for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
@@ -148,9 +154,9 @@ impl ControlPage {
             && file.identity().ok().flatten().is_some_and(|identity| identity_words(identity) == page_identity)
             && words[CHECK_WORD] == check(page_identity);
         if !same_page {
-            return PreviousPage { believed: None, poisoned };
+            return Ok(PreviousPage { believed: None, poisoned });
         }
-        PreviousPage { believed: Self::decode(&words), poisoned }
+        Ok(PreviousPage { believed: Self::decode(&words), poisoned })
     }
 
     fn decode(words: &[u64; PAGE_BYTES / 8]) -> Option<Previous> {
@@ -210,22 +216,19 @@ impl ControlPage {
         Ok(page)
     }
 
-    /// Marks that a sync failed for the next open, whether there is a page yet or not, and wherever it lives. As far as
-    /// that can be done.
-    pub(crate) fn leave_poisoned(storage: &dyn Storage, dir: &Path) {
+    /// Marks that a sync failed for the next open, whether there is a page yet or not, and wherever it lives. Where that
+    /// fails too, nothing more can be done.
+    pub(crate) fn leave_poisoned(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
         let path = dir.join(FILE_NAME);
-        let mark = || {
-            let mode = match storage.entry_kind(&path)? {
-                Some(EntryKind::File) => OpenMode::ReadWrite,
-                _ => OpenMode::CreateNew,
-            };
-            let file = storage.open(&path, mode)?;
-            if file.len()? != PAGE_BYTES as u64 {
-                file.set_len(PAGE_BYTES as u64)?;
-            }
-            file.write_all_at(&POISON.to_le_bytes(), POISONED as u64 * 8)
+        let mode = match storage.entry_kind(&path)? {
+            Some(EntryKind::File) => OpenMode::ReadWrite,
+            _ => OpenMode::CreateNew,
         };
-        let _: io::Result<()> = mark();
+        let file = storage.open(&path, mode)?;
+        if file.len()? != PAGE_BYTES as u64 {
+            file.set_len(PAGE_BYTES as u64)?;
+        }
+        file.write_all_at(&POISON.to_le_bytes(), POISONED as u64 * 8)
     }
 
     fn map(storage: &dyn Storage, path: &Path, persistent: bool) -> io::Result<(Region, Option<FileIdentity>)> {
@@ -329,10 +332,10 @@ impl ControlPage {
     }
 
     /// Tells who the file of the segment `sequence` is. To be called before the commit word names it.
-    pub(crate) fn set_segment(&self, sequence: u32, segment_id: u64, file: &dyn File) {
+    pub(crate) fn set_segment(&self, sequence: u32, segment_id: u64, file: Option<&dyn File>) {
         let slot = segment_slot(sequence);
         // One that the system can't tell is stored as what no file has, so that the page isn't believed.
-        let identity = file.identity().ok().flatten().map_or([0; IDENTITY_WORDS], identity_words);
+        let identity = file.and_then(|file| file.identity().ok().flatten()).map_or([0; IDENTITY_WORDS], identity_words);
         let check = check(&[&[u64::from(sequence), segment_id], &identity[..]].concat());
         self.fill(slot, &[sequence.into(), segment_id, check]);
         self.fill(slot + 3, &identity);

@@ -5,13 +5,14 @@
 //!   and never see half a frame.
 //! - Offsets are assigned only below a durable ceiling, so that none is used twice, not even one whose record a power
 //!   cut took away.
-//! - No lock that an append takes is ever held across a sync.
+//! - No lock that an append takes is ever held across a sync; but where it needs a file opened, and too many are open,
+//!   appends wait for each other and for the sync of some other partition, with no lock of theirs held.
 //! - After a failed sync nothing is appended any more: see [`PartitionLog::poison`].
 //!
 //! # Thread safety
 //! Everything is shared freely. Locks are taken in this order: leftovers, writer, then sync state, then agenda of the
-//! flusher; the checkpoint's is taken with none of the latter three held (but by who poisons, who may have the writer's).
-//! With that of a segment's times no other one is taken.
+//! flusher or queue of the [open files](open_files); the checkpoint's is taken with none of these held but the first (and
+//! by who poisons, who may have the writer's). With that of a segment's times no other one is taken.
 
 mod batch;
 mod checkpoint;
@@ -19,16 +20,20 @@ mod closing;
 mod control;
 mod cursor;
 mod durable;
+#[cfg(feature = "metrics")]
+mod flush_lag;
 mod flusher;
 mod identity;
 mod lag;
 mod offset_index;
+mod open_files;
 mod recovery;
 mod report;
 mod retention;
 mod salvage;
 mod scan;
 mod segment;
+mod segment_file;
 mod set_aside;
 mod settings;
 mod skipped;
@@ -45,6 +50,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -56,6 +62,7 @@ pub(crate) use cursor::Cursor;
 pub(crate) use durable::DurableWait;
 pub(crate) use flusher::Flusher;
 pub(crate) use identity::topic_id_of;
+pub(crate) use open_files::OpenFiles;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 pub use retention::Removed;
 pub(crate) use segment::RecentSegments;
@@ -73,7 +80,8 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    error::{Error, Repr, Result},
+    error::{Error, ErrorKind, Repr, Result, is_out_of_files},
+    figures::{Figures, Operation, PartitionFigures, Timer},
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::Storage,
     waiter::Waiter,
@@ -89,6 +97,8 @@ const RESERVE_STEP_MAX: u64 = 4 << 20;
 const BATCH_FRAME_BYTES: u64 = 1 << 20;
 /// From so many unsynced segments on a flush is due whatever the durability: they stay open until they are synced.
 const UNSYNCED_SEGMENTS: usize = 8;
+/// When to try again to flush what couldn't be for lack of descriptors.
+const FLUSH_RETRY: Duration = Duration::from_millis(100);
 /// No flush is pending.
 const NOT_PENDING: u64 = u64::MAX;
 
@@ -99,6 +109,8 @@ pub(crate) struct Environment {
     pub(crate) clock: Clock,
     pub(crate) flusher: Arc<Flusher>,
     pub(crate) recent_segments: Arc<RecentSegments>,
+    pub(crate) open_files: Arc<OpenFiles>,
+    pub(crate) figures: Figures,
     /// Appends use `pwrite` instead of stores into the map: for file systems where a store may need new space, which a
     /// map can only answer with a signal. Control page and active indexes live in memory then.
     pub(crate) positional_appends: bool,
@@ -127,6 +139,7 @@ impl PartitionSpec {
 #[derive(Debug)]
 pub(crate) struct PartitionLog {
     env: Environment,
+    figures: PartitionFigures,
     spec: Arc<PartitionSpec>,
     dir: PathBuf,
     control: ControlPage,
@@ -180,7 +193,7 @@ impl PartitionLog {
         let control = ControlPage::create(&*env.storage, dir, !env.positional_appends, poisoned, resumed)?;
         let Recovered { active, end, next_offset, ref checkpoint, .. } = recovered;
         let state = *checkpoint.state();
-        control.set_segment(end.sequence(), active.header.segment_id, &*active.file);
+        control.set_segment(end.sequence(), active.header.segment_id, active.file.get().as_deref());
         control.initialize(end, next_offset, state.durable.min(end), state.durable_offset.min(next_offset));
         control.set_reserved(end);
         let behind = next_offset.saturating_sub(active.header.base_offset);
@@ -188,6 +201,7 @@ impl PartitionLog {
         let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
         let partition = Arc::new(Self {
             env: env.clone(),
+            figures: env.figures.partition(&spec.topic, spec.number),
             dir: dir.into(),
             writer: Mutex::new(Some(writer)),
             segments: ArcSwap::from_pointee(recovered.slots),
@@ -217,6 +231,7 @@ impl PartitionLog {
             partition.poison(&reason);
         }
         partition.control.make_valid();
+        partition.close_clean_handle();
         env.flusher.add(&partition);
         Ok((partition, recovered.report))
     }
@@ -308,15 +323,22 @@ impl PartitionLog {
     /// Waits for a checkpoint that is being written, which may not know of the mark.
     pub(crate) fn poison(&self, reason: &str) {
         if self.mark_poisoned(reason) {
-            let mut checkpoint = self.checkpoint.lock();
-            if !self.finished.load(Ordering::Acquire) {
-                // The page's mark is lost with the boot, this one isn't; that it can fail too is why there are two.
-                let state = CheckpointState { poisoned: true, clean: None, ..*checkpoint.state() };
-                if checkpoint.write(state).is_err() {
-                    // Where the page lives in memory alone, for the next process.
-                    ControlPage::leave_poisoned(&*self.env.storage, &self.dir);
-                }
-            }
+            self.write_poison();
+        }
+    }
+
+    /// Marks in the files that a sync failed, unless they say so.
+    fn write_poison(&self) {
+        let mut checkpoint = self.checkpoint.lock();
+        if checkpoint.says_poisoned() || self.finished.load(Ordering::Acquire) {
+            return;
+        }
+        // The page's mark is lost with the boot, this one isn't; that it can fail too is why there are two.
+        let state = CheckpointState { poisoned: true, clean: None, ..*checkpoint.state() };
+        if self.write_checkpoint(&mut checkpoint, state).is_err() {
+            // Where the page lives in memory alone, for the next process.
+            let mark = || ControlPage::leave_poisoned(&*self.env.storage, &self.dir);
+            let _ = self.env.open_files.with_spare(is_out_of_files, mark);
         }
     }
 
@@ -343,7 +365,7 @@ impl PartitionLog {
             let mut state = CheckpointState { clean: None, ..*checkpoint.state() };
             change(&mut state);
             state.poisoned |= self.poison.get().is_some();
-            checkpoint.write(state)
+            self.write_checkpoint(&mut checkpoint, state)
         };
         outcome.map_err(|fault| match fault {
             CheckpointFault::Write(error) => error,
@@ -352,6 +374,10 @@ impl PartitionLog {
                 error
             }
         })
+    }
+
+    fn write_checkpoint(&self, checkpoint: &mut Checkpoint, state: CheckpointState) -> Result<(), CheckpointFault> {
+        self.env.open_files.with_spare(CheckpointFault::is_limit, || checkpoint.write(&*self.env.storage, state))
     }
 
     /// Raises the offset ceiling, durably, so that `needed` lies below it.
@@ -363,7 +389,7 @@ impl PartitionLog {
     }
 
     /// The background visit: raises the ceiling if it is near, flushes if there is something to flush.
-    fn maintain(&self) -> Result<()> {
+    fn maintain(self: &Arc<Self>) -> Result<()> {
         if self.is_closed() {
             return Ok(());
         }
@@ -373,7 +399,12 @@ impl PartitionLog {
             false => Ok(()),
         };
         // Whatever came of that: no other visit is due for what was appended up to here.
-        self.sync_through(self.control.committed()).and(raised)
+        let synced = self.sync_through(self.control.committed());
+        if synced.is_err() && self.check_poison().is_ok() {
+            // It couldn't be tried: there was no descriptor for the folder.
+            self.flush_within(FLUSH_RETRY);
+        }
+        self.counted(Operation::Flush, || synced.and(raised))
     }
 
     /// Lets the device begin on what a flush will wait for.
@@ -382,14 +413,22 @@ impl PartitionLog {
         let from = if durable.sequence() == end.sequence() { durable.file_position() } else { 0 };
         if let Some(active) = self.sync.lock().unsynced.last().filter(|_| durable < end).cloned() {
             // A hint; if it fails, so will the sync behind it.
-            let _ = active.file.start_writeback(from..end.file_position());
+            let _ = active.file.get().map(|file| file.start_writeback(from..end.file_position()));
         }
     }
 
     /// Everything appended so far is on the device when this returns.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.check_open()?;
-        self.sync_through(self.control.committed())
+        self.counted(Operation::Flush, || {
+            self.check_open()?;
+            self.sync_through(self.control.committed())
+        })
+    }
+
+    /// Counts the error if `body` ends with one.
+    #[inline(always)]
+    fn counted<T>(&self, operation: Operation, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        body().inspect_err(|error| self.env.figures.error(operation, error))
     }
 
     /// Waits until everything up to `target` is on the device. Of all who wait, one syncs for those that came before
@@ -414,8 +453,11 @@ impl PartitionLog {
             std::mem::forget(guard);
             state = self.sync.lock();
             state.running = false;
-            if let Ok(durable) = &outcome {
-                state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
+            match &outcome {
+                Ok(durable) => {
+                    state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
+                }
+                Err(_) => state.folder_changed |= folder_changed,
             }
             self.synced.notify_all();
             drop(state);
@@ -431,7 +473,8 @@ impl PartitionLog {
     /// further than their end.
     fn sync_now(&self, segments: &[Arc<Segment>], folder_changed: bool) -> Result<LogPosition> {
         let (mut end, mut end_offset) = {
-            let writer = self.writer()?;
+            let mut writer = self.writer()?;
+            writer.begin_sync(segments);
             (writer.end(), writer.next_offset())
         };
         if let Some(last) = segments.last().filter(|last| last.header.sequence < end.sequence().into()) {
@@ -439,12 +482,17 @@ impl PartitionLog {
             end = recovery::position(last, sealed)?;
             end_offset = self.base_offset_behind(last).unwrap_or(0);
         }
+        let timer = Timer::start();
         for segment in segments {
-            segment.file.sync_data().map_err(|source| self.sync_failed(&segment.path, source))?;
+            // Where there is no handle, everything is on the device (see `segment_file`).
+            if let Some(file) = segment.file.get() {
+                file.sync_data().map_err(|source| self.sync_failed(&segment.path, source))?;
+            }
         }
         if folder_changed {
-            self.env.storage.sync_dir(&self.dir).map_err(|source| self.sync_failed(&self.dir, source))?;
+            self.sync_folder()?;
         }
+        self.figures.synced(timer);
         self.control.raise_durable(end, end_offset);
         let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
         let sealed: Vec<_> = sealed.inspect(|segment| self.trim(segment)).collect();
@@ -458,6 +506,15 @@ impl PartitionLog {
             }
         }
         Ok(end)
+    }
+
+    /// Makes the names in the folder durable. A failure poisons, unless it couldn't be tried for lack of a descriptor.
+    fn sync_folder(&self) -> Result<()> {
+        let sync = || self.env.storage.sync_dir(&self.dir);
+        self.env.open_files.with_spare(is_out_of_files, sync).map_err(|source| match is_out_of_files(&source) {
+            true => Error::io("sync the folder", &self.dir, source),
+            false => self.sync_failed(&self.dir, source),
+        })
     }
 
     fn sync_failed(&self, path: &Path, source: std::io::Error) -> Error {
@@ -476,11 +533,7 @@ impl PartitionLog {
     /// needs to be.
     fn trim(&self, segment: &Segment) {
         let Some(end) = segment.sealed_end() else { return };
-        // What fails to be trimmed takes space until the segment goes.
-        let _ = segment.file.set_len(end);
-        if let Some(index) = segment.index() {
-            index.seal();
-        }
+        segment.trim(&*self.env.storage, end);
         let segments = self.segments.load();
         let at = segments.iter().position(|slot| slot.base_offset == segment.header.base_offset);
         // Unless it was deleted meanwhile.
@@ -508,9 +561,25 @@ impl PartitionLog {
     /// The segment at `at` in a list that may be out of date, opened if it isn't open.
     fn open_segment(&self, segments: &[Arc<SegmentSlot>], at: usize) -> Result<Arc<Segment>> {
         let next = segments.get(at + 1).map(|next| &**next);
-        let segment = segments[at].get(&self.env, &self.spec, next)?;
+        let open = || segments[at].get(&self.env, &self.spec, next);
+        let segment = match open() {
+            Err(error) if error.kind() == ErrorKind::LimitReached => {
+                self.make_room(true);
+                open()?
+            }
+            outcome => outcome?,
+        };
         self.forget_if_gone(&segment);
         Ok(segment)
+    }
+
+    /// Has files closed, and segments unmapped, that are open for nobody in particular; flushes other partitions if it has
+    /// to. To be called with no lock held. `ran_out`: the system has no more of them.
+    fn make_room(&self, ran_out: bool) {
+        self.env.open_files.make_room(ran_out);
+        if ran_out {
+            self.env.recent_segments.forget(|_| true);
+        }
     }
 
     /// To be called when a segment was kept: it may have been deleted, or the partition closed, just before.

@@ -10,20 +10,24 @@
 //! - The index is a cache. An answer is a *hint*: whoever uses it checks that a valid frame with that offset is there,
 //!   and calls for a rebuild where it isn't. So a damaged index costs time and never a record.
 //!
+//! - An entry is stored only in space that was reserved. Where none can be had the index has a gap, and lookups walk
+//!   further.
+//!
 //! # Thread safety
-//! The partition's writer appends, under its lock. Any thread looks up, without one: an entry is one atomic store,
+//! The partition's writer reserves and appends, under its lock. Any thread looks up, without one: an entry is one atomic store,
 //! and the count is raised behind it.
 
 use std::{
+    io,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, is_out_of_files},
     storage::{EntryKind, File, OpenMode, Region, Storage, anonymous_region},
 };
 
@@ -63,14 +67,16 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct OffsetIndex {
     region: Region,
-    /// The file behind the region; `None` for one that lives in memory alone.
-    file: Option<Arc<dyn File>>,
+    /// Whether there is a file behind the region; it is opened again where it has to be.
+    persistent: bool,
+    /// So many bytes of the region can be stored into.
+    reserved: AtomicU64,
     count: AtomicUsize,
 }
 
 impl OffsetIndex {
-    /// An empty index for a segment of `segment_bytes`, replacing what the path holds. In memory alone unless
-    /// `persistent`.
+    /// An empty index for a segment of `segment_bytes`, with space for `used_bytes` of it, replacing what the path holds.
+    /// In memory alone unless `persistent`.
     ///
     /// An old file loses its name and keeps its contents: a lookup may still have it mapped, and to load from a page
     /// that was cut off would end the process.
@@ -79,6 +85,7 @@ impl OffsetIndex {
         path: &Path,
         segment_id: u64,
         segment_bytes: u64,
+        used_bytes: u64,
         persistent: bool,
     ) -> Result<Self> {
         let len = index_bytes(segment_bytes);
@@ -86,8 +93,9 @@ impl OffsetIndex {
             let open = || {
                 let file = new_file(storage, path)?;
                 file.set_len(len)?;
-                file.reserve(0..len.min(4096))?;
-                Ok(Self { region: file.map(len)?, file: Some(file), count: AtomicUsize::new(0) })
+                let reserved = pages(index_bytes(used_bytes)).min(len);
+                file.reserve(0..reserved)?;
+                Ok(Self::new(file.map(len)?, true, reserved))
             };
             open().map_err(|source| Error::io("create the index", path, source))?
         } else {
@@ -98,14 +106,29 @@ impl OffsetIndex {
         Ok(index)
     }
 
-    fn in_memory(segment_bytes: u64) -> std::io::Result<Self> {
-        let len = usize::try_from(index_bytes(segment_bytes)).map_err(std::io::Error::other)?;
-        Ok(Self { region: anonymous_region(len)?, file: None, count: AtomicUsize::new(0) })
+    fn in_memory(segment_bytes: u64) -> io::Result<Self> {
+        let len = index_bytes(segment_bytes);
+        let region = anonymous_region(usize::try_from(len).map_err(io::Error::other)?)?;
+        Ok(Self::new(region, false, len))
     }
 
-    /// The index that a sealed segment's writer left behind, if it is intact.
-    pub(crate) fn open_sealed(storage: &dyn Storage, path: &Path, segment_id: u64) -> Option<Self> {
-        let (index, len) = Self::open(storage, path, OpenMode::Read, segment_id)?;
+    fn new(region: Region, persistent: bool, reserved: u64) -> Self {
+        Self { region, persistent, reserved: AtomicU64::new(reserved), count: AtomicUsize::new(0) }
+    }
+
+    /// The index that a sealed segment's writer left behind, if it is intact. An error where that can't be told for lack
+    /// of descriptors or maps.
+    pub(crate) fn open_sealed(storage: &dyn Storage, path: &Path, segment_id: u64) -> io::Result<Option<Self>> {
+        let at_limit = |error: &io::Error| is_out_of_files(error) || error.kind() == io::ErrorKind::OutOfMemory;
+        match Self::open(storage, path, OpenMode::Read, segment_id) {
+            Ok(found) => Ok(found.and_then(|(index, file)| index.check_seal(&*file))),
+            Err(error) if at_limit(&error) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn check_seal(self, file: &dyn File) -> Option<Self> {
+        let (index, len) = (self, file.len().ok()?);
         let words = index.region.words();
         let count = words[HEADER_WORDS..].len();
         let sealed = words[SEAL].load(Ordering::Relaxed);
@@ -118,7 +141,8 @@ impl OffsetIndex {
         Some(index)
     }
 
-    /// The index of an active segment, as a killed writer or a clean close left it. Entries at or behind `end` go.
+    /// The index of an active segment of which `end` bytes are used, as a killed writer or a clean close left it, with
+    /// space for these. Entries at or behind `end` go.
     pub(crate) fn open_active(
         storage: &dyn Storage,
         path: &Path,
@@ -127,14 +151,12 @@ impl OffsetIndex {
         end: u64,
     ) -> Option<Self> {
         let len = index_bytes(segment_bytes);
-        let file = Self::regular_file(storage, path, OpenMode::ReadWrite)?;
+        let file = Self::regular_file(storage, path, OpenMode::ReadWrite).ok()??;
         if file.len().ok()? != len {
             file.set_len(len).ok()?;
         }
-        drop(file);
-        let (index, _) = Self::open(storage, path, OpenMode::ReadWrite, segment_id)?;
+        let index = Self::map(&*file, segment_id).ok()??;
         // Not through the map: on tmpfs, even looking at a hole there takes space, or ends the process.
-        let file = index.file.as_ref()?;
         let entry = |at: usize| {
             let mut word = [0; ENTRY_BYTES as usize];
             let position = (HEADER_WORDS + at) as u64 * ENTRY_BYTES;
@@ -152,48 +174,63 @@ impl OffsetIndex {
             index.region.words().get(HEADER_WORDS + stale)?.store(0, Ordering::Relaxed);
             stale += 1;
         }
+        let reserved = pages(index_bytes(end)).min(len);
+        file.reserve(0..reserved).ok()?;
+        index.reserved.store(reserved, Ordering::Relaxed);
         index.word(SEAL, 0);
         index.count.store(count, Ordering::Release);
         Some(index)
     }
 
-    fn open(storage: &dyn Storage, path: &Path, mode: OpenMode, segment_id: u64) -> Option<(Self, u64)> {
-        let file = Self::regular_file(storage, path, mode)?;
-        let len = file.len().ok()?;
+    /// The index in a file, and the handle that it was mapped through; `None` if it isn't this segment's.
+    fn open(
+        storage: &dyn Storage,
+        path: &Path,
+        mode: OpenMode,
+        segment_id: u64,
+    ) -> io::Result<Option<(Self, Arc<dyn File>)>> {
+        let Some(file) = Self::regular_file(storage, path, mode)? else { return Ok(None) };
+        Ok(Self::map(&*file, segment_id)?.map(|index| (index, file)))
+    }
+
+    fn map(file: &dyn File, segment_id: u64) -> io::Result<Option<Self>> {
+        let len = file.len()?;
         if len < (HEADER_WORDS as u64) * ENTRY_BYTES {
-            return None;
+            return Ok(None);
         }
-        let index = Self { region: file.map(len).ok()?, file: Some(file), count: AtomicUsize::new(0) };
+        let index = Self::new(file.map(len)?, true, 0);
         let words = index.region.words();
         let ours = words[MAGIC_WORD].load(Ordering::Relaxed) == MAGIC
             && words[SEGMENT_ID].load(Ordering::Relaxed) == segment_id;
-        ours.then_some((index, len))
+        Ok(ours.then_some(index))
     }
 
-    fn regular_file(storage: &dyn Storage, path: &Path, mode: OpenMode) -> Option<Arc<dyn File>> {
-        match storage.entry_kind(path) {
-            Ok(Some(EntryKind::File)) => storage.open(path, mode).ok(),
-            _ => None,
+    fn regular_file(storage: &dyn Storage, path: &Path, mode: OpenMode) -> io::Result<Option<Arc<dyn File>>> {
+        match storage.entry_kind(path)? {
+            Some(EntryKind::File) => storage.open(path, mode).map(Some),
+            _ => Ok(None),
         }
     }
 
-    /// Bytes of the file that must be reserved for a segment of which `log_bytes` are used.
-    fn needed_bytes(&self, log_bytes: u64) -> u64 {
-        index_bytes(log_bytes).min(self.region.len() as u64)
-    }
-
-    /// Gives the index the space that it needs once the segment has grown from `used` to `log_bytes`.
-    pub(crate) fn reserve(&self, used: u64, log_bytes: u64) -> std::io::Result<()> {
-        match &self.file {
-            Some(file) => file.reserve(self.needed_bytes(used) / 4096 * 4096..self.needed_bytes(log_bytes)),
-            None => Ok(()),
+    /// Gives the index the space that it needs once the segment has grown to `log_bytes`, if that can be had. Called by
+    /// the writer.
+    pub(crate) fn reserve(&self, storage: &dyn Storage, path: &Path, log_bytes: u64) {
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        let needed = pages(index_bytes(log_bytes)).min(self.region.len() as u64);
+        if needed > reserved {
+            let file = storage.reopen(path, &self.region);
+            if file.and_then(|file| file.reserve(reserved..needed)).is_ok() {
+                self.reserved.store(needed, Ordering::Relaxed);
+            }
         }
     }
 
-    /// Adds an entry, greater than the last. Called by the writer alone; the space was reserved. Does nothing where
-    /// the index is full (which its size rules out).
+    /// Adds an entry, greater than the last. Called by the writer alone. Does nothing where there is no space for it.
     pub(crate) fn append(&self, entry: Entry) {
         let count = self.count.load(Ordering::Relaxed);
+        if (HEADER_WORDS + count + 1) as u64 * ENTRY_BYTES > self.reserved.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(word) = self.region.words()[HEADER_WORDS..].get(count) {
             word.store(entry.to_word(), Ordering::Relaxed);
             self.count.store(count + 1, Ordering::Release);
@@ -214,21 +251,24 @@ impl OffsetIndex {
         beyond.checked_sub(1).map(read)
     }
 
-    fn entries(&self) -> &[std::sync::atomic::AtomicU64] {
+    fn entries(&self) -> &[AtomicU64] {
         &self.region.words()[HEADER_WORDS..][..self.count.load(Ordering::Acquire)]
     }
 
     /// Writes down how many entries there are and cuts the file behind them. Errors don't matter: an unsealed index is
     /// rebuilt by whoever needs it.
-    pub(crate) fn seal(&self) {
-        let Some(file) = &self.file else { return };
+    pub(crate) fn seal(&self, storage: &dyn Storage, path: &Path) {
+        if !self.persistent {
+            return;
+        }
+        let Ok(file) = storage.reopen(path, &self.region) else { return };
         let entries = self.entries();
         self.word(SEAL, seal(entries));
         let _ = file.set_len(((HEADER_WORDS + entries.len()) as u64) * ENTRY_BYTES);
     }
 
     /// Writes one that lives in memory to a file, sealed. It isn't synced: one that is torn is made anew.
-    pub(crate) fn save(&self, storage: &dyn Storage, path: &Path) -> std::io::Result<()> {
+    pub(crate) fn save(&self, storage: &dyn Storage, path: &Path) -> io::Result<()> {
         self.word(SEAL, seal(self.entries()));
         let words = &self.region.words()[..HEADER_WORDS + self.entries().len()];
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
@@ -241,7 +281,7 @@ impl OffsetIndex {
 }
 
 /// An empty file in place of what the path holds.
-pub(crate) fn new_file(storage: &dyn Storage, path: &Path) -> std::io::Result<Arc<dyn File>> {
+pub(crate) fn new_file(storage: &dyn Storage, path: &Path) -> io::Result<Arc<dyn File>> {
     if storage.entry_kind(path)?.is_some() {
         storage.remove_file(path)?;
     }
@@ -253,8 +293,13 @@ fn index_bytes(segment_bytes: u64) -> u64 {
     (HEADER_WORDS as u64 + segment_bytes / INTERVAL_BYTES + 1) * ENTRY_BYTES
 }
 
+/// What whole pages hold at least that much.
+fn pages(bytes: u64) -> u64 {
+    bytes.next_multiple_of(4096)
+}
+
 /// The checksum of sealed entries, and their number above it. Never zero, as the number of entries is stored plus one.
-fn seal(entries: &[std::sync::atomic::AtomicU64]) -> u64 {
+fn seal(entries: &[AtomicU64]) -> u64 {
     let mut hasher = crc32fast::Hasher::new();
     for entry in entries {
         hasher.update(&entry.load(Ordering::Relaxed).to_le_bytes());
@@ -273,15 +318,15 @@ mod tests {
         storage.create_dir_all(Path::new("/data")).unwrap();
         let path = Path::new("/data/00000000000000000000.index");
         let entry = Entry { relative_offset: 7, position: 4192 };
-        let old = OffsetIndex::create(&storage, path, 1, 1 << 20, true).unwrap();
+        let old = OffsetIndex::create(&storage, path, 1, 1 << 20, 0, true).unwrap();
         old.append(entry);
-        let new = OffsetIndex::create(&storage, path, 1, 1 << 20, true).unwrap();
+        let new = OffsetIndex::create(&storage, path, 1, 1 << 20, 0, true).unwrap();
         // Sealing cuts the file, which must be its own one.
-        old.seal();
+        old.seal(&storage, path);
         assert_eq!((old.lookup(9), new.last()), (Some(entry), None));
         new.append(entry);
-        new.seal();
-        assert_eq!(OffsetIndex::open_sealed(&storage, path, 1).unwrap().last(), Some(entry));
+        new.seal(&storage, path);
+        assert_eq!(OffsetIndex::open_sealed(&storage, path, 1).unwrap().unwrap().last(), Some(entry));
     }
 
     #[test]
@@ -289,14 +334,14 @@ mod tests {
         let storage = SimStorage::default();
         storage.create_dir_all(Path::new("/data")).unwrap();
         let path = Path::new("/data/00000000000000000000.index");
-        let index = OffsetIndex::create(&storage, path, 1, 1 << 20, false).unwrap();
+        let index = OffsetIndex::create(&storage, path, 1, 1 << 20, 0, false).unwrap();
         let entries = [4192, 8192].map(|position| Entry { relative_offset: position as u32 / 100, position });
         entries.iter().for_each(|entry| index.append(*entry));
         for _ in 0..2 {
             index.save(&storage, path).unwrap();
-            let saved = OffsetIndex::open_sealed(&storage, path, 1).unwrap();
+            let saved = OffsetIndex::open_sealed(&storage, path, 1).unwrap().unwrap();
             assert_eq!((saved.lookup(80), saved.last()), (Some(entries[0]), Some(entries[1])));
         }
-        assert!(OffsetIndex::open_sealed(&storage, path, 2).is_none());
+        assert!(OffsetIndex::open_sealed(&storage, path, 2).unwrap().is_none());
     }
 }

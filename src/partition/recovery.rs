@@ -86,7 +86,7 @@ pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Resul
         }
         opener.remove_deleted(checkpoint)?;
     }
-    let page = ControlPage::read_previous(storage, dir);
+    let page = ControlPage::read_previous(storage, dir)?;
     let checkpoint = match checkpoint {
         None if opener.bases.is_empty() => return opener.create(),
         Some(checkpoint) if !checkpoint.state().poisoned && !page.poisoned => {
@@ -191,7 +191,7 @@ impl Opener<'_> {
             return Ok(());
         }
         // The log start that was read may not be on the device yet.
-        match checkpoint.settle() {
+        match checkpoint.settle(self.storage()) {
             // No space: the segments may as well go another time.
             Err(CheckpointFault::Write(_)) => return Ok(()),
             outcome => outcome?,
@@ -224,7 +224,7 @@ impl Opener<'_> {
             poisoned: false,
             clean: None,
         };
-        let sync = active.file.sync_all();
+        let sync = active.open_file(self.env).and_then(|file| file.sync_all());
         sync.map_err(|source| Error::io("sync the new segment", &active.path, source))?;
         // Creating the checkpoint syncs the folder, and with it the segment's name.
         let checkpoint = Checkpoint::create(self.storage(), self.dir, state)?;
@@ -253,9 +253,7 @@ impl Opener<'_> {
     }
 
     pub(crate) fn create_segment(&self, header: SegmentHeader) -> Result<Segment> {
-        let persistent = !self.env.positional_appends;
-        let len = self.spec.segment_file_bytes();
-        Segment::create(self.storage(), self.dir, header, len, RESERVE_STEP_MIN, persistent)
+        Segment::create(self.env, self.dir, header, self.spec.segment_file_bytes(), RESERVE_STEP_MIN)
     }
 
     /// The partition as its clean mark describes it, if that may be believed.
@@ -315,18 +313,18 @@ impl Opener<'_> {
         if u64::from(end.sequence()) != header.sequence || !(DATA_START..=len).contains(&end.file_position()) {
             return Ok(None);
         }
-        let active = self.map_active(header, path, file, end.file_position())?;
+        let active = self.map_active(header, path, file.clone(), end.file_position())?;
         let Some(tail) = verify_tail(&active, end.file_position()) else { return Ok(None) };
         let bound =
             if previous.reserved.sequence() == end.sequence() { previous.reserved.file_position() } else { len };
-        zero_behind(&active.file, end.file_position(), bound)
+        zero_behind(&file, end.file_position(), bound)
             .map_err(|source| Error::io("zero the space behind the end of", &active.path, source))?;
         let mut slots = self.sealed_slots();
         slots.push(Arc::new(SegmentSlot::opened(active.clone())));
         let tail = Tail { next_offset: tail.next_offset.max(previous.next_offset), ..tail };
         let poison = self.sync_from(known.durable, &slots).err().map(|error| error.to_string());
         if poison.is_some() {
-            ControlPage::leave_poisoned(self.storage(), self.dir);
+            let _ = ControlPage::leave_poisoned(self.storage(), self.dir);
         }
         Ok(Some(Unsettled { slots, active, end, tail, opening: Opening::Resumed, events: Vec::new(), poison }))
     }
@@ -359,7 +357,7 @@ impl Opener<'_> {
         file: Arc<dyn File>,
         end: u64,
     ) -> Result<Arc<Segment>> {
-        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes())?;
+        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes(), &self.env.open_files)?;
         let index = self.active_index(&segment, end)?;
         if index.last().is_none() {
             segment.fill_index(&index, end);
@@ -373,16 +371,13 @@ impl Opener<'_> {
     fn active_index(&self, segment: &Segment, end: u64) -> Result<OffsetIndex> {
         let path = index_path(&segment.path);
         let (id, len) = (segment.header.segment_id, segment.region.len() as u64);
-        let make = |persistent| OffsetIndex::create(self.storage(), &path, id, len, persistent);
-        let reserved = |index: OffsetIndex| {
-            index.reserve(0, end).map_err(|source| Error::io("reserve the index", &path, source)).map(|()| index)
-        };
+        let make = |persistent| OffsetIndex::create(self.storage(), &path, id, len, end, persistent);
         if self.env.positional_appends {
             return make(false);
         }
         let found = OffsetIndex::open_active(self.storage(), &path, id, len, end)
             .filter(|index| index.last().is_none_or(|entry| segment.names_a_frame(entry, end)));
-        match found.map_or_else(|| make(true), Ok).and_then(reserved) {
+        match found.map_or_else(|| make(true), Ok) {
             Err(error) if error.kind() == ErrorKind::StorageFull => make(false),
             outcome => outcome,
         }
@@ -391,7 +386,9 @@ impl Opener<'_> {
     /// Syncs the segments that `durable` doesn't cover, and the folder.
     pub(crate) fn sync_from(&self, durable: LogPosition, slots: &[Arc<SegmentSlot>]) -> Result<()> {
         for slot in slots.iter().rev() {
-            let open = self.storage().open(&slot.path, OpenMode::Read);
+            // Through the handle that something may have been zeroed through.
+            let held = slot.held_file().map(Ok);
+            let open = held.unwrap_or_else(|| self.storage().open(&slot.path, OpenMode::Read));
             let file = open.map_err(|source| Error::io("open the segment", &slot.path, source))?;
             file.sync_data().map_err(|source| Error::io("sync", &slot.path, source))?;
             let header = open_file(self.storage(), &slot.path, OpenMode::Read, self.spec, slot.base_offset);
@@ -440,7 +437,7 @@ impl Opener<'_> {
         let checkpoint = match checkpoint {
             None => Checkpoint::create(self.storage(), self.dir, state)?,
             Some(mut checkpoint) => {
-                match checkpoint.write(state) {
+                match checkpoint.write(self.storage(), state) {
                     Ok(()) => {}
                     Err(CheckpointFault::Write(_)) => checkpoint.defer(state),
                     Err(CheckpointFault::Sync(error)) => {
@@ -477,7 +474,7 @@ pub(crate) fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
     let header = &segment.header;
     let start = segment.index().and_then(|index| index.last()).map_or(DATA_START, |entry| entry.position);
     let mut tail = Tail { next_offset: header.base_offset, last_time_ms: header.base_timestamp_ms, epoch: 0 };
-    let mut source = FileSource::new(segment.file.clone()).ok()?.until(end);
+    let mut source = FileSource::new(segment.file.get()?).ok()?.until(end);
     let mut scan = Scan::verified(segment.seed, start);
     loop {
         match scan.next_in(&mut source).ok()? {

@@ -109,7 +109,7 @@ impl PartitionLog {
     }
 
     /// Removes what is older or more than the options keep; tells what that was.
-    pub(crate) fn enforce_retention(&self) -> Result<Removed> {
+    pub(crate) fn enforce_retention(self: &Arc<Self>) -> Result<Removed> {
         let settings = &self.spec.settings;
         let limits = Limits { age_ms: settings.retention_ms(), bytes: settings.retention_bytes() };
         let mut leftovers = self.leftovers.lock();
@@ -170,10 +170,10 @@ impl PartitionLog {
     }
 
     /// Ends the active segment if it has records and `goes` says so of its end offset and newest record; a new one is
-    /// begun behind it. On a full disk it stays.
-    fn roll_for_removal(&self, goes: impl Fn(u64, i64) -> bool) -> Result<()> {
+    /// begun behind it. Where there is no space for that, or no file can be opened, it stays.
+    fn roll_for_removal(self: &Arc<Self>, goes: impl Fn(u64, i64) -> bool) -> Result<()> {
         match self.roll_if(goes) {
-            Err(error) if error.kind() == ErrorKind::StorageFull => Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::LimitReached) => Ok(()),
             outcome => outcome,
         }
     }
@@ -181,7 +181,7 @@ impl PartitionLog {
     /// Raises the log start offset, durably, to `before`, and removes the segments that lie wholly below it. Answers the
     /// log start offset, which was beyond that already if `before` lies below it; kind `OffsetOutOfRange` if it lies
     /// behind the log end offset.
-    pub(crate) fn delete_records(&self, before: u64) -> Result<u64> {
+    pub(crate) fn delete_records(self: &Arc<Self>, before: u64) -> Result<u64> {
         let mut leftovers = self.leftovers.lock();
         self.check_writable()?;
         let valid = self.start_offset()..self.settled_end_offset();
@@ -252,7 +252,7 @@ impl PartitionLog {
         });
         leftovers.drain(..removed);
         outcome?;
-        self.env.storage.sync_dir(&self.dir).map_err(|source| self.sync_failed(&self.dir, source))
+        self.sync_folder()
     }
 }
 

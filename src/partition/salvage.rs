@@ -71,7 +71,7 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
     let poisoned = page_poisoned || known.is_some_and(|state| state.poisoned);
     let made_durable = if poisoned { rewrite(&opener, &survey, end, &mut events) } else { sync(&opener, &survey) };
     if made_durable.is_err() {
-        ControlPage::leave_poisoned(opener.storage(), opener.dir);
+        let _ = ControlPage::leave_poisoned(opener.storage(), opener.dir);
     }
     let mut found = activate(&opener, &survey, end, known.as_ref(), events)?;
     if let Err(error) = made_durable {
@@ -231,7 +231,7 @@ fn begin_anew(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), next_offs
     });
     let segment =
         opener.create_segment(opener.new_header(sequence, next_offset, survey.tail.last_time_ms, predecessor)?)?;
-    if let Err(source) = segment.file.sync_all() {
+    if let Err(source) = segment.open_file(opener.env).and_then(|file| file.sync_all()) {
         // The next open makes another one; this one would look sound from the page cache.
         let _ = remove_segment(opener.storage(), &segment.path);
         return Err(Error::io("sync the new segment", &segment.path, source));

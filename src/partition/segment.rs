@@ -7,6 +7,7 @@
 //! - The file has its full length before it is mapped, and is never cut below the published end.
 //! - A segment appears under its own name only with a complete header: it is made under a temporary one.
 //! - An index that turns out to be wrong is rebuilt once; a lookup never answers with it.
+//! - A sealed segment that is only read takes two maps (its own and its index's) and no descriptor.
 //!
 //! # Thread safety
 //! Readers share a segment freely. The partition's writer alone stores into it, behind the published end.
@@ -30,7 +31,9 @@ use crate::{
     partition::{
         Environment, PartitionSpec,
         offset_index::{self, Entry, OffsetIndex},
+        open_files::OpenFiles,
         scan::Scan,
+        segment_file::SegmentFile,
         time_index::{Bond, SegmentTimes},
     },
     segment_header::{COPY_A_AT, COPY_B_AT, DATA_START, HeaderFault, Predecessor, SEGMENT_HEADER_BYTES, SegmentHeader},
@@ -88,13 +91,13 @@ fn base_offset_before(name: &str, extension: &str) -> Option<u64> {
     canonical.then(|| digits.parse().ok()).flatten()
 }
 
-/// A segment whose file is open and mapped.
+/// A segment whose file is mapped.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     pub(crate) seed: FrameSeed,
     pub(crate) path: PathBuf,
-    pub(crate) file: Arc<dyn File>,
+    pub(crate) file: SegmentFile,
     pub(crate) region: Region,
     /// End of the frames once sealed, else [`ACTIVE`].
     sealed_end: AtomicU64,
@@ -108,17 +111,12 @@ pub(crate) struct Segment {
 impl Segment {
     /// Makes a new segment file of `len` bytes, with its header and `reserve` bytes of space, under its own name.
     /// Nothing is synced.
-    pub(crate) fn create(
-        storage: &dyn Storage,
-        dir: &Path,
-        header: SegmentHeader,
-        len: u64,
-        reserve: u64,
-        persistent_index: bool,
-    ) -> Result<Self> {
+    pub(crate) fn create(env: &Environment, dir: &Path, header: SegmentHeader, len: u64, reserve: u64) -> Result<Self> {
+        let storage = &*env.storage;
         let path = segment_path(dir, header.base_offset);
         let temporary = path.with_extension(TEMPORARY_EXTENSION);
-        let index = OffsetIndex::create(storage, &index_path(&path), header.segment_id, len, persistent_index)?;
+        let persistent = !env.positional_appends;
+        let index = OffsetIndex::create(storage, &index_path(&path), header.segment_id, len, 0, persistent)?;
         let make = || {
             let file = storage.open(&temporary, OpenMode::Truncate)?;
             file.set_len(len)?;
@@ -136,6 +134,7 @@ impl Segment {
             let _ = storage.remove_file(&index_path(&path));
             Error::io("create the segment", &path, source)
         })?;
+        let file = SegmentFile::opened(file, &env.open_files);
         Ok(Self::new(header, path, file, region, ACTIVE, Some(index)))
     }
 
@@ -145,6 +144,7 @@ impl Segment {
         path: PathBuf,
         file: Arc<dyn File>,
         file_bytes: u64,
+        open_files: &Arc<OpenFiles>,
     ) -> Result<Self> {
         let map = || {
             let len = file.len()?.max(file_bytes);
@@ -152,13 +152,13 @@ impl Segment {
             file.map(len)
         };
         let region = map().map_err(|source| Error::io("map the segment", &path, source))?;
-        Ok(Self::new(header, path, file, region, ACTIVE, None))
+        Ok(Self::new(header, path, SegmentFile::opened(file, open_files), region, ACTIVE, None))
     }
 
     fn new(
         header: SegmentHeader,
         path: PathBuf,
-        file: Arc<dyn File>,
+        file: SegmentFile,
         region: Region,
         sealed_end: u64,
         index: Option<OffsetIndex>,
@@ -173,6 +173,27 @@ impl Segment {
             index: ArcSwapOption::new(index.map(Arc::new)),
             index_loading: Mutex::new(()),
             times: SegmentTimes::default(),
+        }
+    }
+
+    /// The handle of the file, opened again if it was closed.
+    pub(crate) fn open_file(&self, env: &Environment) -> io::Result<Arc<dyn File>> {
+        self.file.get_or_open(&*env.storage, &self.path, &self.region, &env.open_files)
+    }
+
+    /// Gives back the space behind `end`, that of a sealed segment that is durable, and lets go of its handle. None of this
+    /// needs to be durable; what fails takes space until the segment goes.
+    pub(crate) fn trim(&self, storage: &dyn Storage, end: u64) {
+        let file = self.file.get().map_or_else(|| storage.reopen(&self.path, &self.region), Ok);
+        let _ = file.and_then(|file| file.set_len(end));
+        self.seal_index(storage);
+        self.file.close();
+    }
+
+    /// Completes the index's file. Called once nothing is added to it any more.
+    pub(crate) fn seal_index(&self, storage: &dyn Storage) {
+        if let Some(index) = self.index() {
+            index.seal(storage, &index_path(&self.path));
         }
     }
 
@@ -233,7 +254,11 @@ impl Segment {
         let _loading = self.index_loading.lock();
         let mut index = self.index.load_full().filter(|index| checked(index).is_some());
         if index.is_none() && loaded.is_none() {
-            index = OffsetIndex::open_sealed(storage, &index_path(&self.path), self.header.segment_id).map(Arc::new);
+            match OffsetIndex::open_sealed(storage, &index_path(&self.path), self.header.segment_id) {
+                Ok(found) => index = found.map(Arc::new),
+                // That it can't be opened right now is no reason to make it anew.
+                Err(_) => return DATA_START,
+            }
         }
         let intact = index.as_deref().and_then(checked);
         let (index, position) = match (index, intact) {
@@ -280,7 +305,7 @@ impl Segment {
     /// In memory, and written from there: a store into a mapped file may need space that isn't there.
     fn rebuild_index(&self, storage: &dyn Storage, end: u64) -> Result<OffsetIndex> {
         let path = index_path(&self.path);
-        let index = OffsetIndex::create(storage, &path, self.header.segment_id, end, false)?;
+        let index = OffsetIndex::create(storage, &path, self.header.segment_id, end, end, false)?;
         self.fill_index(&index, end);
         // Where the file can't be written (no space, say), the one in memory serves as well.
         let _ = index.save(storage, &path);
@@ -302,9 +327,9 @@ impl Segment {
     }
 }
 
-/// The sealed segments that were opened last, over all partitions of a log: kept open for who comes next.
+/// The sealed segments that were opened last, over all partitions of a log: kept mapped for who comes next.
 ///
-/// A log has any number of segments, a process only so many open files and mappings. First in, first out: a reader that
+/// A log has any number of segments, a process only so many maps. First in, first out: a reader that
 /// finds its segment open takes no lock.
 #[derive(Debug)]
 pub(crate) struct RecentSegments {
@@ -473,6 +498,11 @@ impl SegmentSlot {
         }
     }
 
+    /// The handle of a segment that may have to be synced.
+    pub(crate) fn held_file(&self) -> Option<Arc<dyn File>> {
+        self.held.as_ref()?.file.get()
+    }
+
     /// The segment, opened now if it isn't. `next` is the one behind it, whose header knows where this one ends.
     pub(crate) fn get(
         &self,
@@ -498,11 +528,14 @@ impl SegmentSlot {
         let (file, header) = open_file(storage, &self.path, OpenMode::Read, spec, self.base_offset)?;
         let len = file.len().map_err(|source| Error::io("read the length of", &self.path, source))?;
         let region = file.map(len).map_err(|source| Error::io("map the segment", &self.path, source))?;
-        let segment = Segment::new(header, self.path.clone(), file, region, len, None);
+        // Nothing was stored through the handle, and the map needs none. The next file is opened without this one.
+        drop(file);
+        let segment = Segment::new(header, self.path.clone(), SegmentFile::default(), region, len, None);
         let successor = match next.map(|next| (next, next.header(storage, spec))) {
+            // Not to be able to tell right now is no reason to take what is left for all there was.
+            Some((_, Err(error))) if error.kind() == ErrorKind::LimitReached => return Err(error),
             Some((next, Err(error))) if error.kind() == ErrorKind::Io => match storage.entry_kind(&next.path) {
                 Ok(None) => None,
-                // Not to be able to tell right now is no reason to take what is left for all there was.
                 _ => return Err(error),
             },
             Some((_, Ok(next))) => next.predecessor.map(|before| (next, before)),

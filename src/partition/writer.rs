@@ -3,6 +3,8 @@
 //! # Invariants
 //! - Bytes behind the published end belong to whoever holds the writer lock, and to nobody else.
 //! - Space is reserved before anything is stored in it. What can't be had is an error, and nothing has changed then.
+//! - Nothing is stored while the segment's handle is closed (see [`segment_file`](super::segment_file)): frames may end
+//!   at [`Writer::storable`], which is the published end then, so that an append looks at one number as ever.
 //! - Times of frames don't fall within a partition, whatever the clock does.
 //!
 //! # Thread safety
@@ -23,12 +25,13 @@ use super::{
     new_segment_header,
     offset_index::{self, Entry},
     recovery::position,
-    segment::{Segment, SegmentSlot},
+    segment::{Segment, SegmentSlot, index_path},
     time_index::BlockBuilder,
 };
 use crate::{
     config::Durability,
-    error::{Error, Repr, Result},
+    error::{Error, ErrorKind, Repr, Result},
+    figures::Operation,
     frame::{FrameEncoder, FramePlace, MAX_FRAME_BYTES, MAX_RECORDS, NO_DURABLE_DISTANCE, record_bytes},
     record::Record,
     segment_header::{DATA_START, Predecessor},
@@ -51,6 +54,12 @@ pub(super) struct Writer {
     /// Up to where the segment's file has space of its own, in bytes.
     reserved: u64,
     reserve_step: u64,
+    /// Up to where frames may be stored: `reserved` while the segment's handle is open, else the end.
+    storable: u64,
+    /// A store failed on the way: there may be bytes behind the end that no sync has covered yet.
+    residue: bool,
+    /// Whether the partition is in the queue of those whose handle is open.
+    queued: bool,
     /// A frame at or behind this position gets an entry in the sparse index.
     next_entry: u64,
     /// The frames that are in no block of the time index yet.
@@ -72,8 +81,18 @@ impl Writer {
             // What an earlier process reserved isn't known; reserving it again does nothing.
             reserved: end.file_position(),
             reserve_step: RESERVE_STEP_MIN,
+            storable: end.file_position(),
+            residue: false,
+            queued: false,
             times: BlockBuilder::default(),
             scratch: Vec::new(),
+        }
+    }
+
+    /// A sync of these segments begins, in which everything that was stored up to now is covered.
+    pub(super) fn begin_sync(&mut self, segments: &[Arc<Segment>]) {
+        if segments.last().is_some_and(|last| Arc::ptr_eq(last, &self.segment)) {
+            self.residue = false;
         }
     }
 
@@ -111,6 +130,8 @@ enum Step {
     Published(Range<u64>, LogPosition),
     /// Needs offsets below this to be allowed first.
     NeedsCeiling(u64),
+    /// Needs another file to be closed first: as many are open as the options allow or, if set, as the system allows.
+    NeedsRoom(bool),
 }
 
 impl PartitionLog {
@@ -131,9 +152,11 @@ impl PartitionLog {
 
     /// Appends one record as a frame of its own; answers its offset.
     pub(crate) fn append(self: &Arc<Self>, record: &Record<'_>, durability: Option<Durability>) -> Result<u64> {
-        let (offsets, end) = self.publish_frame(&self.lone_frame(record)?, None)?;
-        self.honor(durability, end)?;
-        Ok(offsets.start)
+        self.counted(Operation::Append, || {
+            let (offsets, end) = self.publish_frame(&self.lone_frame(record)?, None)?;
+            self.honor(durability, end)?;
+            Ok(offsets.start)
+        })
     }
 
     /// Appends records as one frame, if the log ends at `expected_end`: if nothing was appended since
@@ -143,6 +166,15 @@ impl PartitionLog {
     /// Where a segment without a record had to make way for a new one, whose name has to be another, the end has moved
     /// without an append. That is no conflict.
     pub(crate) fn append_if(
+        self: &Arc<Self>,
+        expected_end: u64,
+        records: &[Record<'_>],
+        durability: Option<Durability>,
+    ) -> Result<Range<u64>> {
+        self.counted(Operation::Append, || self.append_if_uncounted(expected_end, records, durability))
+    }
+
+    fn append_if_uncounted(
         self: &Arc<Self>,
         expected_end: u64,
         records: &[Record<'_>],
@@ -189,6 +221,15 @@ impl PartitionLog {
         durability: Option<Durability>,
         appended: &mut Vec<Range<u64>>,
     ) -> Result<()> {
+        self.counted(Operation::Append, || self.append_frames(records, durability, appended))
+    }
+
+    fn append_frames(
+        self: &Arc<Self>,
+        records: &[Record<'_>],
+        durability: Option<Durability>,
+        appended: &mut Vec<Range<u64>>,
+    ) -> Result<()> {
         for record in records {
             self.check_record(record)?;
         }
@@ -214,22 +255,34 @@ impl PartitionLog {
         encoder: &FrameEncoder<'_, '_>,
         expected_end: Option<u64>,
     ) -> Result<(Range<u64>, LogPosition)> {
+        // Once room was made, whether there was any to make or not.
+        let mut at_any_rate = false;
         loop {
-            let step = self.try_publish(encoder, expected_end)?;
+            let step = self.try_publish(encoder, expected_end, at_any_rate)?;
             match step {
                 Step::Published(offsets, end) => {
                     if self.wake_waiters() {
                         self.flush_if_awaited();
                     }
                     self.request_visit(offsets.end);
+                    self.figures.appended(encoder.record_count().into(), encoder.frame_bytes() as u64);
                     return Ok((offsets, end));
                 }
                 Step::NeedsCeiling(needed) => self.raise_ceiling(needed)?,
+                Step::NeedsRoom(ran_out) => {
+                    self.make_room(ran_out);
+                    at_any_rate = true;
+                }
             }
         }
     }
 
-    fn try_publish(&self, encoder: &FrameEncoder<'_, '_>, expected_end: Option<u64>) -> Result<Step> {
+    fn try_publish(
+        self: &Arc<Self>,
+        encoder: &FrameEncoder<'_, '_>,
+        expected_end: Option<u64>,
+        at_any_rate: bool,
+    ) -> Result<Step> {
         let mut writer = self.writer()?;
         let writer = &mut *writer;
         self.check_writable()?;
@@ -240,7 +293,10 @@ impl PartitionLog {
         let count = u64::from(encoder.record_count());
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
         if self.must_roll(writer, bytes, count, now_ms) {
-            self.roll_segment(writer, bytes, now_ms)?;
+            let rolled = self.with_room(at_any_rate, || self.roll_segment(writer, bytes, now_ms))?;
+            if let Some(needs_room) = rolled {
+                return Ok(needs_room);
+            }
         }
         let next_offset = writer.next_offset.saturating_add(count);
         if next_offset >= OFFSET_LIMIT {
@@ -255,14 +311,18 @@ impl PartitionLog {
             return Ok(Step::NeedsCeiling(next_offset));
         }
         let at = writer.end.file_position();
-        if at + bytes > writer.reserved {
-            self.reserve(writer, at + bytes)?;
+        if at + bytes > writer.storable {
+            if let Some(needs_room) = self.make_storable(writer, at + bytes, at_any_rate)? {
+                return Ok(needs_room);
+            }
         }
         let place = self.place(writer, now_ms)?;
         let relative_offset = place.relative_offset;
-        self.store(writer, encoder, place)?;
-        let end = position(&writer.segment, at + bytes)?;
-        self.publish(writer, end)?;
+        let end = self.store(writer, encoder, place).and_then(|()| {
+            let end = position(&writer.segment, at + bytes)?;
+            self.publish(writer, end)
+        });
+        let end = end.inspect_err(|_| writer.residue = true)?;
         // Behind the publication, so that whoever looks up the end isn't sent to a frame that isn't there yet.
         if at >= writer.next_entry {
             if let Some(index) = writer.segment.index() {
@@ -307,7 +367,8 @@ impl PartitionLog {
             writer.scratch.clear();
             writer.scratch.resize(encoder.frame_bytes(), 0);
             frame.encode(&mut writer.scratch[..]);
-            let written = writer.segment.file.write_all_at(&writer.scratch, at);
+            let file = writer.segment.open_file(&self.env);
+            let written = file.and_then(|file| file.write_all_at(&writer.scratch, at));
             return written.map_err(|source| Error::io("append to", &writer.segment.path, source));
         }
         let start = usize::try_from(at).unwrap_or(usize::MAX);
@@ -317,13 +378,70 @@ impl PartitionLog {
     }
 
     /// Moves the commit word.
-    fn publish(&self, writer: &mut Writer, end: LogPosition) -> Result<()> {
+    fn publish(&self, writer: &mut Writer, end: LogPosition) -> Result<LogPosition> {
         if !self.control.publish(writer.end, end) {
             self.poison("something else than its writer moved the commit word");
-            return self.check_poison();
+            self.check_poison()?;
         }
         writer.end = end;
-        Ok(())
+        Ok(end)
+    }
+
+    /// Does what opens a file, unless room has to be made first: the answer is the step that says so.
+    fn with_room(&self, at_any_rate: bool, open: impl FnOnce() -> Result<()>) -> Result<Option<Step>> {
+        if at_any_rate {
+            return open().map(|()| None);
+        }
+        if !self.env.open_files.has_room() {
+            return Ok(Some(Step::NeedsRoom(false)));
+        }
+        match open() {
+            Err(error) if error.kind() == ErrorKind::LimitReached => Ok(Some(Step::NeedsRoom(true))),
+            outcome => outcome.map(|()| None),
+        }
+    }
+
+    /// Makes the bytes up to `needed` ones that may be stored into: the segment's handle is opened if it is closed, and
+    /// space reserved. The answer is a step that has to come first, if there is one.
+    fn make_storable(self: &Arc<Self>, writer: &mut Writer, needed: u64, at_any_rate: bool) -> Result<Option<Step>> {
+        let segment = &writer.segment;
+        if !segment.file.is_open() {
+            let open = || match segment.open_file(&self.env) {
+                Ok(_) => Ok(()),
+                Err(source) => Err(Error::io("open the segment", &segment.path, source)),
+            };
+            if let Some(needs_room) = self.with_room(at_any_rate, open)? {
+                return Ok(Some(needs_room));
+            }
+        }
+        self.queue(writer);
+        writer.storable = writer.reserved;
+        if needed > writer.reserved {
+            self.reserve(writer, needed)?;
+        }
+        Ok(None)
+    }
+
+    /// Takes note that the active segment's handle is open.
+    fn queue(self: &Arc<Self>, writer: &mut Writer) {
+        if !writer.queued {
+            writer.queued = true;
+            self.env.open_files.add(self);
+        }
+    }
+
+    /// Closes the handle of the active segment, unless there may be something in the file that isn't on the device. False
+    /// if it stays open. The next append opens it again.
+    pub(super) fn close_clean_handle(&self) -> bool {
+        let Ok(mut writer) = self.writer() else { return true }; // Deleted, and its files closed.
+        let clean = !writer.residue && self.control.durable() >= writer.end && self.check_poison().is_ok();
+        if clean {
+            // In this order, and both under the lock: nothing is stored without a handle.
+            writer.storable = writer.end.file_position();
+            writer.segment.file.close();
+            writer.queued = false;
+        }
+        clean
     }
 
     /// Gives the segment space up to `needed` at least, in a step that grows with it.
@@ -331,11 +449,9 @@ impl PartitionLog {
         let segment = &writer.segment;
         let len = segment.region.len() as u64;
         let generous = needed.max(writer.reserved.saturating_add(writer.reserve_step)).min(len);
-        let set_aside = |end: u64| {
-            if !self.env.positional_appends {
-                segment.file.reserve(writer.reserved..end)?;
-            }
-            segment.index().map_or(Ok(()), |index| index.reserve(writer.reserved, end))
+        let set_aside = |end: u64| match self.env.positional_appends {
+            true => Ok(()),
+            false => segment.open_file(&self.env)?.reserve(writer.reserved..end),
         };
         let reserved = match set_aside(generous) {
             Ok(()) => generous,
@@ -345,8 +461,11 @@ impl PartitionLog {
                 .map_err(|source| Error::io("reserve space in", &segment.path, source))?,
             Err(source) => return Err(Error::io("reserve space in", &segment.path, source)),
         };
+        if let Some(index) = segment.index() {
+            index.reserve(&*self.env.storage, &index_path(&segment.path), reserved);
+        }
         self.control.set_reserved(position(segment, reserved / 8 * 8)?.max(writer.end));
-        writer.reserved = reserved;
+        (writer.reserved, writer.storable) = (reserved, reserved);
         writer.reserve_step = (writer.reserve_step * 2).min(RESERVE_STEP_MAX);
         Ok(())
     }
@@ -366,7 +485,7 @@ impl PartitionLog {
     }
 
     /// Begins a new segment with room for a frame of `bytes`. Nothing is synced, and nothing has changed if it fails.
-    fn roll_segment(&self, writer: &mut Writer, bytes: u64, now_ms: i64) -> Result<()> {
+    fn roll_segment(self: &Arc<Self>, writer: &mut Writer, bytes: u64, now_ms: i64) -> Result<()> {
         let old = writer.segment.clone();
         let old_end = writer.end.file_position();
         let base_offset = writer.next_offset.max(old.header.base_offset + 1);
@@ -376,9 +495,7 @@ impl PartitionLog {
         let header = new_segment_header(&self.spec, sequence, base_offset, now_ms, Some(predecessor))?;
         let len = self.spec.segment_file_bytes().max((DATA_START + bytes).next_multiple_of(4096));
         let reserve = if self.env.positional_appends { 0 } else { RESERVE_STEP_MIN.min(len) };
-        let persistent = !self.env.positional_appends;
-        let new = Segment::create(&*self.env.storage, &self.dir, header, len, reserve, persistent)?;
-        let new = Arc::new(new);
+        let new = Arc::new(Segment::create(&self.env, &self.dir, header, len, reserve)?);
         let end = position(&new, DATA_START)?;
 
         // Before the list has a segment behind it, from which on nobody looks for frames that are in no block.
@@ -400,28 +517,32 @@ impl PartitionLog {
                 self.flush_requested.store(true, Ordering::Release);
             }
         }
-        self.control.set_segment(end.sequence(), header.segment_id, &*new.file);
+        self.control.set_segment(end.sequence(), header.segment_id, new.file.get().as_deref());
         self.publish(writer, end)?;
         let reserved = if self.env.positional_appends { DATA_START } else { reserve };
         self.control.set_reserved(position(&new, reserved)?);
         *writer = Writer {
             reserved,
+            storable: reserved,
             reserve_step: RESERVE_STEP_MIN * 2,
+            queued: writer.queued,
             appended_end: writer.appended_end,
             scratch: std::mem::take(&mut writer.scratch),
             ..Writer::new(new, end, base_offset, writer.last_time_ms.max(now_ms))
         };
+        self.queue(writer);
         self.control.raise_next_offset(base_offset);
+        self.figures.rolled();
         Ok(())
     }
 
     /// Begins a new segment now; does nothing if the active one is empty.
-    pub(crate) fn roll(&self) -> Result<()> {
+    pub(crate) fn roll(self: &Arc<Self>) -> Result<()> {
         self.roll_if(|_, _| true)
     }
 
     /// As [`roll`](PartitionLog::roll), if `wanted` says so of the log end offset and the time of the last record.
-    pub(super) fn roll_if(&self, wanted: impl Fn(u64, i64) -> bool) -> Result<()> {
+    pub(super) fn roll_if(self: &Arc<Self>, wanted: impl Fn(u64, i64) -> bool) -> Result<()> {
         let mut writer = self.writer()?;
         self.check_writable()?;
         if writer.is_empty() || !wanted(writer.next_offset, writer.last_time_ms) {

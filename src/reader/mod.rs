@@ -201,7 +201,8 @@ impl Reader {
     ///   [`Error::resume_offset`](crate::Error::resume_offset) for instance. Other partitions are read meanwhile.
     /// - [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), unless a policy says otherwise: the records were
     ///   removed before they were read; likewise.
-    /// - [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
+    /// - [`Io`](crate::ErrorKind::Io), [`LimitReached`](crate::ErrorKind::LimitReached),
+    ///   [`Closed`](crate::ErrorKind::Closed).
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         self.places.iter().try_for_each(|place| place.partition().check_open())?;
         self.follow_topic()?;

@@ -17,6 +17,10 @@ use crate::{
 /// After so many places that were passed over, they are told before more are looked for.
 const MAX_SKIPPED: usize = 256;
 
+/// A batch keeps the segments mapped that it lies in. When it has this many runs of frames, each from one segment, no
+/// further round begins: segments of a few records are many, and a process has only so many maps.
+const LONG_BATCH: usize = 1024;
+
 /// Whose turn it is.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
@@ -50,7 +54,7 @@ impl Turns {
         let first = self.next;
         let mut more = Vec::new();
         self.round((0..count).map(|step| (first + step) % count), count, places, policies, &mut taken, &mut more);
-        while !more.is_empty() && !taken.is_full() && self.error.is_none() {
+        while !more.is_empty() && !taken.is_full() && taken.runs.len() < LONG_BATCH && self.error.is_none() {
             let again = std::mem::take(&mut more);
             let count = again.len();
             self.round(again.into_iter(), count, places, policies, &mut taken, &mut more);

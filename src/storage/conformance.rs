@@ -14,6 +14,7 @@ pub(super) fn check(storage: &dyn Storage, root: &Path) {
     removing(storage, &root.join("removing"));
     replacing(storage, &root.join("replacing"));
     maps(storage, &root.join("maps"));
+    reopening(storage, &root.join("reopening"));
     reserving(storage, &root.join("reserving"));
     holes(storage, &root.join("holes"));
     locking(storage, &root.join("locking"));
@@ -230,6 +231,35 @@ fn maps(storage: &dyn Storage, dir: &Path) {
     drop(file);
     store(&other, 4990, b"outlives");
     assert_eq!(load(&one, 4990, 8), b"outlives");
+}
+
+fn reopening(storage: &dyn Storage, dir: &Path) {
+    storage.create_dir_all(dir).unwrap();
+    let at = |name: &str| dir.join(name);
+    let file = storage.open(&at("temporary"), OpenMode::CreateNew).unwrap();
+    file.set_len(10_000).unwrap();
+    file.reserve(0..10_000).unwrap();
+    let region = file.map(10_000).unwrap();
+    drop(file);
+    storage.rename(&at("temporary"), &at("a")).unwrap();
+    assert_eq!(kind_of(storage.reopen(&at("temporary"), &region)), io::ErrorKind::NotFound);
+    let file = storage.reopen(&at("a"), &region).unwrap();
+    store(&region, 100, b"through the map");
+    file.write_all_at(b"through the handle", 5000).unwrap();
+    assert_eq!(load(&region, 5000, 18), b"through the handle");
+    file.sync_data().unwrap();
+    file.set_len(9000).unwrap();
+    assert_eq!(contents(storage, &at("a"))[100..115], *b"through the map");
+    let anonymous = super::anonymous_region(4096).unwrap();
+    assert!(storage.reopen(&at("a"), &anonymous).is_err());
+    // On some systems the name of a mapped file can't be taken.
+    #[cfg(unix)]
+    {
+        storage.rename(&at("a"), &at("moved")).unwrap();
+        write(storage, &at("a"), &[0; 10_000]);
+        assert_eq!(kind_of(storage.reopen(&at("a"), &region)), io::ErrorKind::InvalidData);
+        assert_eq!(storage.reopen(&at("moved"), &region).unwrap().len().unwrap(), 9000);
+    }
 }
 
 fn reserving(storage: &dyn Storage, dir: &Path) {

@@ -23,7 +23,9 @@ use std::{
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::{DirEntry, EntryKind, File, FileIdentity, FileSystem, LockOutcome, OpenMode, Region, Storage};
+use super::{
+    DirEntry, EntryKind, File, FileIdentity, FileSystem, LockOutcome, OpenMode, Region, Storage, another_file,
+};
 
 mod file_system;
 mod lock;
@@ -89,23 +91,22 @@ impl Storage for FsStorage {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let mut options = fs::OpenOptions::new();
-        options.read(true).write(mode != OpenMode::Read);
-        match mode {
-            OpenMode::Read | OpenMode::ReadWrite => {}
-            OpenMode::CreateNew => drop(options.create_new(true)),
-            OpenMode::Truncate => drop(options.create(true).truncate(true)),
+        Ok(Arc::new(FsFile::open(path, mode)?))
+    }
+
+    fn reopen(&self, path: &Path, region: &Region) -> io::Result<Arc<dyn File>> {
+        let Ok(map) = region.map().clone().downcast::<FileMap>() else { return Err(another_file()) };
+        let file = FsFile::open(path, OpenMode::ReadWrite)?;
+        // The map keeps its file alive, so the number was not given to another one meanwhile.
+        if sys::number(&file.file.metadata()?) != map.number {
+            return Err(another_file());
         }
-        sys::never_wait(&mut options);
-        let file = options.open(path)?;
-        let file_type = file.metadata()?.file_type();
-        if file_type.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        if !file_type.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        Ok(Arc::new(FsFile { file, writable: mode != OpenMode::Read, maps: sys::Maps::default() }))
+        file.maps.remember(&map);
+        Ok(Arc::new(file))
+    }
+
+    fn open_files_limit(&self) -> Option<u64> {
+        sys::open_files_limit()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -174,14 +175,41 @@ struct FsFile {
     maps: sys::Maps,
 }
 
+/// A mapping, and whose it is.
+#[derive(Debug)]
+struct FileMap {
+    map: MmapRaw,
+    number: Option<sys::FileNumber>,
+}
+
 impl FsFile {
-    /// An error if a range that is going to be stored into reaches beyond the file: the store would end the process.
-    fn check_within(&self, end: u64) -> io::Result<()> {
-        if end > self.len()? {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "beyond the end of the file"));
+    fn open(path: &Path, mode: OpenMode) -> io::Result<Self> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read);
+        match mode {
+            OpenMode::Read | OpenMode::ReadWrite => {}
+            OpenMode::CreateNew => drop(options.create_new(true)),
+            OpenMode::Truncate => drop(options.create(true).truncate(true)),
         }
-        Ok(())
+        sys::never_wait(&mut options);
+        let file = options.open(path)?;
+        let file_type = file.metadata()?.file_type();
+        if file_type.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if !file_type.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Self { file, writable: mode != OpenMode::Read, maps: sys::Maps::default() })
     }
+}
+
+/// An error if a range that is going to be stored into reaches beyond the file: the store would end the process.
+fn check_within(end: u64, file: &fs::Metadata) -> io::Result<()> {
+    if end > file.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "beyond the end of the file"));
+    }
+    Ok(())
 }
 
 impl File for FsFile {
@@ -214,7 +242,7 @@ impl File for FsFile {
         if range.is_empty() {
             return Ok(());
         }
-        self.check_within(range.end)?;
+        check_within(range.end, &self.file.metadata()?)?;
         sys::reserve(&self.file, range)
     }
 
@@ -239,16 +267,18 @@ impl File for FsFile {
         if len == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty map"));
         }
-        self.check_within(len)?;
+        let metadata = self.file.metadata()?;
+        check_within(len, &metadata)?;
         let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let mut options = MmapOptions::new();
         options.len(len);
-        let map: Arc<MmapRaw> = Arc::new(match self.writable {
+        let map = match self.writable {
             true => options.map_raw(&self.file)?,
             false => options.map_raw_read_only(&self.file)?,
-        });
+        };
+        let map = Arc::new(FileMap { map, number: sys::number(&metadata) });
         self.maps.remember(&map);
-        let start = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::InvalidData)?;
+        let start = NonNull::new(map.map.as_mut_ptr()).ok_or(io::ErrorKind::InvalidData)?;
         // SAFETY: `map` is a mapping of `len` bytes that lives as long as the `Arc`, and that is handed out as this
         // region alone. It is writable unless the file was opened for reading, whose regions are only read.
         Ok(unsafe { Region::new(start, len, map, None) })

@@ -47,6 +47,15 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// Opens a file, close-on-exec.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
+    /// Opens the file that `region` maps again, for reading and writing. A sync of the answer takes what is stored
+    /// through the region along. An error if the path leads to another file by now.
+    fn reopen(&self, path: &Path, region: &Region) -> io::Result<Arc<dyn File>>;
+
+    /// How many descriptors this process may have at a time, if there is a limit and the system tells it.
+    fn open_files_limit(&self) -> Option<u64> {
+        None
+    }
+
     /// Renames a file or folder in one step, over an existing file.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
@@ -56,7 +65,7 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// Removes a folder and all in it.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the folder's names durable.
+    /// Makes the folder's names durable. If there is no descriptor for that, nothing was tried: that is no failed sync.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Takes the exclusive lock on a file, creating it if missing, and records this process's id in it. Never waits.
@@ -150,6 +159,11 @@ pub(crate) enum OpenMode {
     CreateNew,
     /// For reading and writing; created, or emptied if it exists.
     Truncate,
+}
+
+/// The answer of [`Storage::reopen`] for a path that leads elsewhere.
+fn another_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "another file has taken the place of the one that is mapped")
 }
 
 /// What a name in a folder stands for.
@@ -280,12 +294,12 @@ pub(crate) struct Region {
     start: NonNull<u8>,
     len: usize,
     /// Keeps the mapping alive.
-    _map: Arc<dyn Any + Send + Sync>,
+    map: Arc<dyn Any + Send + Sync>,
     /// Set by the simulated storage alone.
     observer: Option<Arc<dyn Observer>>,
 }
 
-// SAFETY: the pointer leads into a mapping that `_map` keeps alive and that any thread may use; data races are ruled
+// SAFETY: the pointer leads into a mapping that `map` keeps alive and that any thread may use; data races are ruled
 // out by what the unsafe methods ask of their callers.
 unsafe impl Send for Region {}
 // SAFETY: as above; no method stores through `&self` without the caller's promise that nobody else uses those bytes.
@@ -303,12 +317,17 @@ impl Region {
         map: Arc<dyn Any + Send + Sync>,
         observer: Option<Arc<dyn Observer>>,
     ) -> Self {
-        Self { start, len, _map: map, observer }
+        Self { start, len, map, observer }
     }
 
     /// Length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The mapping that was given to [`new`](Region::new).
+    fn map(&self) -> &Arc<dyn Any + Send + Sync> {
+        &self.map
     }
 
     /// The bytes of a range, or `None` if it lies outside.
@@ -320,7 +339,7 @@ impl Region {
         if range.start > range.end || range.end > self.len {
             return None;
         }
-        // SAFETY: in bounds as just checked; alive by `_map`; unchanging by the caller's promise.
+        // SAFETY: in bounds as just checked; alive by `map`; unchanging by the caller's promise.
         Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.end - range.start) })
     }
 
@@ -334,7 +353,7 @@ impl Region {
         if len > self.len.checked_sub(position)? {
             return None;
         }
-        // SAFETY: in bounds as just checked; alive by `_map`; exclusively ours by the caller's promise.
+        // SAFETY: in bounds as just checked; alive by `map`; exclusively ours by the caller's promise.
         let window = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(position), len) };
         match &self.observer {
             None => value.encode(window),
@@ -349,7 +368,7 @@ impl Region {
     /// there cover them too.
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping begins on a page, so it is aligned; it is alive by `_map`, in bounds by the division, and
+        // SAFETY: the mapping begins on a page, so it is aligned; it is alive by `map`, in bounds by the division, and
         // an `AtomicU64` may be changed by anybody through a shared reference.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / 8) }
     }

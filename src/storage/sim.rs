@@ -39,7 +39,7 @@ use self::{
 };
 use super::{
     DirEntry, EntryKind, File, FileIdentity, FileSystem, FileSystemClass, LockOutcome, Observer, OpenMode, Region,
-    Storage,
+    Storage, another_file,
 };
 
 pub(crate) mod faults;
@@ -104,7 +104,11 @@ impl Storage for SimStorage {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let node = match mode {
-            OpenMode::Read | OpenMode::ReadWrite => self.shared.tree.lock().file(path)?,
+            OpenMode::Read => {
+                self.shared.faults.check_files()?;
+                self.shared.tree.lock().file(path)?
+            }
+            OpenMode::ReadWrite => self.existing(path)?,
             OpenMode::CreateNew => self.change(Operation::Create, path, || self.create(path, true))?,
             OpenMode::Truncate => self.change(Operation::Create, path, || {
                 let node = self.create(path, false)?;
@@ -112,13 +116,15 @@ impl Storage for SimStorage {
                 Ok(node)
             })?,
         };
-        Ok(Arc::new(SimFile {
-            storage: self.clone(),
-            node,
-            writable: mode != OpenMode::Read,
-            #[cfg(test)]
-            unsynced: AtomicBool::new(false),
-        }))
+        Ok(self.handle(node, mode != OpenMode::Read))
+    }
+
+    fn reopen(&self, path: &Path, region: &Region) -> io::Result<Arc<dyn File>> {
+        let node = self.existing(path)?;
+        if !node.is_mapped_by(region.map()) {
+            return Err(another_file());
+        }
+        Ok(self.handle(node, true))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -161,6 +167,23 @@ impl SimStorage {
         self.shared.faults.run(operation, || path.to_owned(), body)
     }
 
+    /// The file of that name, to be changed.
+    fn existing(&self, path: &Path) -> io::Result<Arc<FileNode>> {
+        self.change(Operation::Open, path, || self.shared.tree.lock().file(path))
+    }
+
+    fn handle(&self, node: Arc<FileNode>, writable: bool) -> Arc<dyn File> {
+        #[cfg(test)]
+        node.count_handle(writable);
+        Arc::new(SimFile {
+            storage: self.clone(),
+            node,
+            writable,
+            #[cfg(test)]
+            unsynced: AtomicBool::new(false),
+        })
+    }
+
     /// The file of that name, made if it is missing; if `new`, an error if it isn't.
     fn create(&self, path: &Path, new: bool) -> io::Result<Arc<FileNode>> {
         self.shared.tree.lock().create(path, new, &self.shared.space)
@@ -189,6 +212,11 @@ impl SimStorage {
         self.shared.faults.fail_syncs(count);
     }
 
+    /// While `true`, the process has no descriptors left: nothing can be opened.
+    pub(crate) fn run_out_of_files(&self, out: bool) {
+        self.shared.faults.run_out_of_files(out);
+    }
+
     /// Nothing fails any more, and space has no limit.
     pub(crate) fn heal(&self) {
         self.shared.faults.heal();
@@ -215,10 +243,16 @@ impl SimStorage {
         self.shared.faults.take_trace()
     }
 
-    /// Files that a handle was closed of, since the last call, behind a write that it didn't sync. With it goes the
-    /// kernel's memory of a write that failed.
+    /// Files that a handle was closed of, since the last call, behind a write that it didn't sync; or the last handle to
+    /// write with, behind a store into a map that wasn't synced. With it goes the kernel's memory of a write that
+    /// failed.
     pub(crate) fn take_closed_unsynced(&self) -> Vec<PathBuf> {
         std::mem::take(&mut self.shared.closed_unsynced.lock())
+    }
+
+    /// How many handles are open of files that this holds for.
+    pub(crate) fn open_handles(&self, wanted: impl Fn(&Path) -> bool) -> usize {
+        self.shared.tree.lock().files().iter().filter(|node| wanted(&node.path())).map(|node| node.handles()).sum()
     }
 
     /// Shows `observer` every store into regions that are mapped from now on. Words that are used as atomics aren't
@@ -266,7 +300,8 @@ struct SimFile {
 #[cfg(test)]
 impl Drop for SimFile {
     fn drop(&mut self) {
-        if self.unsynced.load(Ordering::Relaxed) {
+        let stored_unsynced = self.node.forget_handle(self.writable);
+        if self.unsynced.load(Ordering::Relaxed) || stored_unsynced {
             self.storage.shared.closed_unsynced.lock().push(self.node.path());
         }
     }
@@ -282,6 +317,13 @@ impl SimFile {
     /// Does an operation that changes something, unless it is to fail.
     fn change<T>(&self, operation: Operation, body: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.storage.shared.faults.run(operation, || self.node.path(), body)
+    }
+
+    /// What was stored before is on the device, or the failure told to this handle.
+    #[cfg(test)]
+    fn begin_sync(&self) {
+        self.unsynced.store(false, Ordering::Relaxed);
+        self.node.set_stored(false);
     }
 
     /// As [`change`](SimFile::change), and an error if the file was opened for reading.
@@ -322,20 +364,21 @@ impl File for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         #[cfg(test)]
-        self.unsynced.store(false, Ordering::Relaxed);
+        self.begin_sync();
         self.change(Operation::SyncData, || Ok(()))
     }
 
     fn sync_all(&self) -> io::Result<()> {
         #[cfg(test)]
-        self.unsynced.store(false, Ordering::Relaxed);
+        self.begin_sync();
         self.change(Operation::SyncAll, || Ok(()))
     }
 
     fn map(&self, len: u64) -> io::Result<Region> {
         self.change(Operation::Map, || {
             let observer = self.storage.shared.observer.read().clone();
-            let observer = observer.map(|observer| {
+            // Tests want to know of every store.
+            let observer = (observer.is_some() || cfg!(test)).then(|| {
                 let node = self.node.clone();
                 Arc::new(FileObserver { node, observer }) as Arc<dyn Observer>
             });
@@ -364,13 +407,17 @@ impl File for SimFile {
 /// Adds the file's path, as it is at that moment, to what an observer is told.
 struct FileObserver {
     node: Arc<FileNode>,
-    observer: StoreObserver,
+    observer: Option<StoreObserver>,
 }
 
 impl Observer for FileObserver {
     fn store(&self, position: u64, bytes: &[u8]) {
-        let path: PathBuf = self.node.path();
-        (self.observer)(&path, position, bytes);
+        #[cfg(test)]
+        self.node.set_stored(true);
+        if let Some(observer) = &self.observer {
+            let path: PathBuf = self.node.path();
+            observer(&path, position, bytes);
+        }
     }
 }
 

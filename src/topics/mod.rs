@@ -180,6 +180,12 @@ impl Topics {
         found.map(|(_, topic)| topic.clone()).collect()
     }
 
+    /// All topics, the log's own too.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn all(&self) -> Vec<Arc<TopicState>> {
+        self.by_name.read().values().cloned().collect()
+    }
+
     /// That topics and partitions came or went. To be told of every such change, with no lock of the topics held.
     pub(crate) fn changes(&self) -> &Changes {
         &self.changes

@@ -90,7 +90,7 @@ impl Retention {
         topics.iter().flat_map(|topic| topic.partitions.iter()).cloned().collect()
     }
 
-    fn enforce_on(&self, partition: &PartitionLog) -> Result<Removed> {
+    fn enforce_on(&self, partition: &Arc<PartitionLog>) -> Result<Removed> {
         match partition.enforce_retention() {
             Ok(removed) => {
                 self.status.lock().removed += removed;

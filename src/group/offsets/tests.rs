@@ -9,7 +9,7 @@ use crate::{
         PartitionId, Subscription,
         membership::{Committed, Group, MemberInfo, Ownership},
     },
-    partition::{Environment, Flusher, PartitionSpec, Settings, SettingsValues},
+    partition::{Environment, Flusher, OpenFiles, PartitionSpec, Settings, SettingsValues},
     pattern::TopicPattern,
     storage::sim::SimStorage,
 };
@@ -113,6 +113,8 @@ fn open_partition(storage: &SimStorage, flusher: &Arc<Flusher>) -> Arc<Partition
         clock: Clock::System,
         flusher: flusher.clone(),
         recent_segments: Arc::default(),
+        open_files: OpenFiles::bounded(1000, storage.clone()),
+        figures: Default::default(),
         positional_appends: false,
     };
     let spec = PartitionSpec {

@@ -436,6 +436,8 @@ fn neither_writing_nor_reading_many_segments_holds_their_files() {
             clock: crate::clock::Clock::System,
             flusher: Flusher::start().unwrap(),
             recent_segments: Arc::new(RecentSegments::with_capacity(5)),
+            open_files: OpenFiles::bounded(16, FsStorage),
+            figures: Default::default(),
             positional_appends,
         };
         let (partition, _) = PartitionLog::open(&env, root.path(), machine.spec.clone()).unwrap();

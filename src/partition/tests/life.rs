@@ -133,6 +133,8 @@ fn a_handle_of_a_deleted_partition_holds_no_segment() {
         clock: Clock::System,
         flusher: Flusher::start().unwrap(),
         recent_segments: Arc::default(),
+        open_files: OpenFiles::bounded(1000, FsStorage),
+        figures: Default::default(),
         positional_appends: false,
     };
     let (partition, _) = PartitionLog::open(&env, &dir, machine.spec.clone()).unwrap();

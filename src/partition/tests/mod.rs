@@ -7,6 +7,7 @@ mod durable;
 mod faults;
 mod life;
 mod model;
+mod open_files;
 mod recovery;
 mod removal;
 mod retention;
@@ -23,7 +24,7 @@ use std::{
 };
 
 use super::{
-    Cursor, Environment, Flusher, PartitionLog, PartitionRecovery, PartitionSpec, Settings, SettingsValues,
+    Cursor, Environment, Flusher, OpenFiles, PartitionLog, PartitionRecovery, PartitionSpec, Settings, SettingsValues,
     batch::Batch,
 };
 use crate::{
@@ -79,6 +80,8 @@ impl Machine {
             clock: Clock::Manual(self.now_ms.clone()),
             flusher: Flusher::start()?,
             recent_segments: Arc::default(),
+            open_files: OpenFiles::bounded(1000, self.storage.clone()),
+            figures: Default::default(),
             positional_appends: self.positional_appends,
         };
         PartitionLog::open(&env, &self.dir, self.spec.clone())

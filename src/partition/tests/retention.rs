@@ -451,7 +451,7 @@ proptest! {
                         let record = client_time.map_or(record.clone(), |time| record.timestamp_ms(time));
                         let offset = partition.append(&record, None).unwrap();
                         // No earlier than any of before, nor than the partition and the segment were begun.
-                        let time_ms = partition.append_time_at(offset).unwrap().unwrap();
+                        let time_ms = time_of(&partition, offset);
                         assert!(time_ms >= last_time.max(machine.now_ms.load(Ordering::Relaxed)));
                         list.push((offset, time_ms));
                         last_time = time_ms;

@@ -625,7 +625,7 @@ fn the_old_file_of_a_segment_that_was_cut_and_grew_to_the_same_end_is_not_believ
             list.append(&machine, &partition, &[Some(number)], 4000);
         }
         let before = image(&machine);
-        let settle = |partition: &PartitionLog| {
+        let settle = |partition: &Arc<PartitionLog>| {
             if sealed {
                 partition.roll().unwrap();
             }

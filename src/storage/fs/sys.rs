@@ -5,9 +5,10 @@
 
 use std::{fs, io, ops::Range, path::Path, sync::Arc};
 
-use memmap2::MmapRaw;
+#[cfg(not(target_os = "linux"))]
+use std::sync::Weak;
 
-use super::super::FileIdentity;
+use super::{super::FileIdentity, FileMap};
 
 /// Makes an open answer at once also for a pipe without another end, and keeps a terminal from becoming ours. Neither
 /// means anything for a regular file.
@@ -225,6 +226,36 @@ pub(super) fn identity(_file: &fs::File) -> io::Result<Option<FileIdentity>> {
     Ok(None)
 }
 
+/// A file's number on this machine, as long as something keeps the file: device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileNumber {
+    device: u64,
+    inode: u64,
+}
+
+#[cfg(unix)]
+pub(super) fn number(file: &fs::Metadata) -> Option<FileNumber> {
+    use std::os::unix::fs::MetadataExt;
+    Some(FileNumber { device: file.dev(), inode: file.ino() })
+}
+
+/// Not told here; but a file that is mapped can't be removed or replaced.
+#[cfg(not(unix))]
+pub(super) fn number(_file: &fs::Metadata) -> Option<FileNumber> {
+    None
+}
+
+/// The soft limit, which is the one that counts.
+#[cfg(unix)]
+pub(super) fn open_files_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+#[cfg(not(unix))]
+pub(super) fn open_files_limit() -> Option<u64> {
+    None
+}
+
 /// The number that the kernel drew at boot, read once.
 #[cfg(target_os = "linux")]
 fn boot_id() -> Option<[u8; 16]> {
@@ -248,12 +279,12 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
 #[derive(Debug, Default)]
 pub(super) struct Maps {
     #[cfg(not(target_os = "linux"))]
-    alive: parking_lot::Mutex<Vec<std::sync::Weak<MmapRaw>>>,
+    alive: parking_lot::Mutex<Vec<Weak<FileMap>>>,
 }
 
 #[cfg(target_os = "linux")]
 impl Maps {
-    pub(super) fn remember(&self, _map: &Arc<MmapRaw>) {}
+    pub(super) fn remember(&self, _map: &Arc<FileMap>) {}
 
     pub(super) fn flush(&self) -> io::Result<()> {
         Ok(())
@@ -262,7 +293,7 @@ impl Maps {
 
 #[cfg(not(target_os = "linux"))]
 impl Maps {
-    pub(super) fn remember(&self, map: &Arc<MmapRaw>) {
+    pub(super) fn remember(&self, map: &Arc<FileMap>) {
         let mut alive = self.alive.lock();
         alive.retain(|map| map.strong_count() > 0);
         alive.push(Arc::downgrade(map));
@@ -270,8 +301,8 @@ impl Maps {
 
     /// Hands what was stored through the maps to the file. The lock isn't held over the calls, which take long.
     pub(super) fn flush(&self) -> io::Result<()> {
-        let alive: Vec<_> = self.alive.lock().iter().filter_map(std::sync::Weak::upgrade).collect();
-        alive.iter().try_for_each(|map| map.flush())
+        let alive: Vec<_> = self.alive.lock().iter().filter_map(Weak::upgrade).collect();
+        alive.iter().try_for_each(|map| map.map.flush())
     }
 }
 

@@ -14,6 +14,8 @@ use std::{io, path::PathBuf};
 pub(crate) enum Operation {
     /// `create_dir_all`, also of folders that exist.
     CreateDir,
+    /// `open` of a file that is there, for writing.
+    Open,
     /// `open` that creates or empties.
     Create,
     SetLen,
@@ -51,6 +53,11 @@ impl Faults {
     ) -> io::Result<T> {
         body()
     }
+
+    /// An error if no file can be opened, not even for reading.
+    pub(super) fn check_files(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +86,9 @@ mod plan {
         pub(crate) succeeded: bool,
     }
 
+    /// `EMFILE`; `ERROR_TOO_MANY_OPEN_FILES`.
+    const OUT_OF_FILES: i32 = if cfg!(windows) { 4 } else { 24 };
+
     /// Picks operations to fail.
     type Choose = Box<dyn FnMut(Operation, &Path) -> Option<io::ErrorKind> + Send>;
 
@@ -87,6 +97,7 @@ mod plan {
         nth: Option<Nth>,
         choose: Option<Choose>,
         failing_syncs: u64,
+        out_of_files: bool,
         operations: u64,
         trace: Vec<Performed>,
     }
@@ -102,6 +113,9 @@ mod plan {
         /// Counts an operation; an error if it is to fail.
         fn begin(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
             self.operations += 1;
+            if matches!(operation, Operation::Open | Operation::Create | Operation::SyncDir) {
+                self.check_files()?;
+            }
             if let Some(kind) = self.nth_failure().or_else(|| self.choose.as_mut()?(operation, path)) {
                 return Err(io::Error::new(kind, format!("simulated failure of {operation:?}")));
             }
@@ -112,6 +126,10 @@ mod plan {
                 return Err(io::Error::other("simulated failure of the device"));
             }
             Ok(())
+        }
+
+        fn check_files(&self) -> io::Result<()> {
+            if self.out_of_files { Err(io::Error::from_raw_os_error(OUT_OF_FILES)) } else { Ok(()) }
         }
 
         fn nth_failure(&mut self) -> Option<io::ErrorKind> {
@@ -143,6 +161,10 @@ mod plan {
             outcome
         }
 
+        pub(in super::super) fn check_files(&self) -> io::Result<()> {
+            self.plan.lock().check_files()
+        }
+
         pub(in super::super) fn fail_nth(&self, n: u64, kind: io::ErrorKind, repeat: Repeat) {
             self.plan.lock().nth = Some(Nth { before: n.saturating_sub(1), kind, repeat });
         }
@@ -155,8 +177,13 @@ mod plan {
             self.plan.lock().failing_syncs = count;
         }
 
+        pub(in super::super) fn run_out_of_files(&self, out: bool) {
+            self.plan.lock().out_of_files = out;
+        }
+
         pub(in super::super) fn heal(&self) {
             let mut plan = self.plan.lock();
+            plan.out_of_files = false;
             plan.nth = None;
             plan.choose = None;
             plan.failing_syncs = 0;

@@ -11,6 +11,7 @@
 //! orders reads and writes of the bytes among each other, but not with stores through regions.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     io,
     ops::Range,
@@ -35,6 +36,8 @@ pub(super) struct FileNode {
     contents: RwLock<Contents>,
     lock_holder: Mutex<Option<u32>>,
     space: Arc<Space>,
+    #[cfg(test)]
+    handles: handles::Handles,
 }
 
 #[derive(Default)]
@@ -46,7 +49,7 @@ struct Contents {
 /// Owner of a region: as on a real file system, a mapped file keeps its blocks.
 struct Mapped {
     _map: Arc<MmapRaw>,
-    _node: Arc<FileNode>,
+    node: Arc<FileNode>,
 }
 
 impl FileNode {
@@ -57,6 +60,8 @@ impl FileNode {
             contents: RwLock::default(),
             lock_holder: Mutex::new(None),
             space,
+            #[cfg(test)]
+            handles: handles::Handles::default(),
         }
     }
 
@@ -149,11 +154,16 @@ impl FileNode {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty map, or one longer than the file"));
         };
         let start = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::InvalidData)?;
-        let owner = Arc::new(Mapped { _map: map.clone(), _node: node.clone() });
+        let owner = Arc::new(Mapped { _map: map.clone(), node: node.clone() });
         // SAFETY: `map` is a writable mapping of at least `len` bytes (checked to lie in the file, which the map is
         // as long as, so it fits a `usize`) that the owner keeps alive. All else that uses it does so through raw
         // pointers.
         Ok(unsafe { Region::new(start, len as usize, owner, observer) })
+    }
+
+    /// Whether a region with that mapping is of this file.
+    pub(super) fn is_mapped_by(self: &Arc<Self>, map: &Arc<dyn Any + Send + Sync>) -> bool {
+        map.downcast_ref::<Mapped>().is_some_and(|mapped| Arc::ptr_eq(&mapped.node, self))
     }
 
     /// The first position from `position` on in a block that isn't all zeros.
@@ -174,6 +184,42 @@ impl FileNode {
 impl Drop for FileNode {
     fn drop(&mut self) {
         self.space.give_back(self.contents.get_mut().blocks.truncate(0));
+    }
+}
+
+/// What tests want to know of a file's handles.
+#[cfg(test)]
+mod handles {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    pub(super) struct Handles {
+        all: AtomicUsize,
+        writable: AtomicUsize,
+        /// Something was stored through a map since a sync began.
+        stored: AtomicBool,
+    }
+
+    impl super::FileNode {
+        pub(in super::super) fn count_handle(&self, writable: bool) {
+            self.handles.all.fetch_add(1, Ordering::SeqCst);
+            self.handles.writable.fetch_add(writable.into(), Ordering::SeqCst);
+        }
+
+        /// Whether this was the last one to write with, and something that was stored wasn't synced.
+        pub(in super::super) fn forget_handle(&self, writable: bool) -> bool {
+            self.handles.all.fetch_sub(1, Ordering::SeqCst);
+            let last = self.handles.writable.fetch_sub(writable.into(), Ordering::SeqCst) == 1;
+            writable && last && self.handles.stored.swap(false, Ordering::SeqCst)
+        }
+
+        pub(in super::super) fn handles(&self) -> usize {
+            self.handles.all.load(Ordering::SeqCst)
+        }
+
+        pub(in super::super) fn set_stored(&self, stored: bool) {
+            self.handles.stored.store(stored, Ordering::SeqCst);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::SimStorage;
-use crate::storage::{DirEntry, EntryKind, File, FileSystem, LockOutcome, OpenMode, Storage};
+use crate::storage::{DirEntry, EntryKind, File, FileSystem, LockOutcome, OpenMode, Region, Storage};
 
 /// A [`SimStorage`] that remembers which names aren't durable. Clones are the same one.
 #[derive(Debug, Clone, Default)]
@@ -154,6 +154,10 @@ impl Storage for PowerStorage {
             Ok(is_new.then(|| Change::Created(path.into())))
         })?;
         Ok(file.unwrap())
+    }
+
+    fn reopen(&self, path: &Path, region: &Region) -> io::Result<Arc<dyn File>> {
+        self.inner.reopen(path, region)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -83,6 +83,16 @@ impl Tree {
         }
     }
 
+    /// All files.
+    #[cfg(test)]
+    pub(super) fn files(&self) -> Vec<Arc<FileNode>> {
+        let files = self.nodes.values().filter_map(|node| match node {
+            Node::File(file) => Some(file.clone()),
+            Node::Dir(_) => None,
+        });
+        files.collect()
+    }
+
     /// The file of that name, made if it is missing; if `new`, an error if it isn't.
     pub(super) fn create(&mut self, path: &Path, new: bool, space: &Arc<Space>) -> io::Result<Arc<FileNode>> {
         match self.entry_kind(path)? {
