@@ -4,6 +4,11 @@ use std::sync::Arc;
 
 use crate::{error::Error, figures::Operation};
 
+const _: () = assert!(
+    size_of::<Figures>() + size_of::<PartitionFigures>() + size_of::<GroupFigures>() + size_of::<ReadFigures>() == 0
+        && size_of::<Timer>() == 0
+);
+
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Figures;
 
