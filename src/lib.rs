@@ -74,6 +74,9 @@
 //! | open, create topics, close | [`Log`], [`LogOptions`], [`TopicConfig`] |
 //! | delete, describe and change topics | [`Log::delete_topic`], [`Log::describe_topic`], [`Log::increase_partitions`], [`Log::alter_topic`] |
 //! | append | [`Topic::append`], [`Topic::append_batch`], [`Record`] |
+//! | append only if nobody else did | [`Partition::append_if`] |
+//! | wait until it is on the device, also in a task | [`Topic::durable`], [`Topic::wait_durable`] |
+//! | let old records go | [`TopicConfig::retention_age`], [`TopicConfig::retention_bytes`], [`Partition::delete_records`] |
 //! | read as a group | [`Log::consumer`], [`ConsumerBuilder`], [`Consumer`] |
 //! | read topics that come later | [`ConsumerBuilder::topic_pattern`] |
 //! | wait without blocking a thread | [`Consumer::ready`], `ConsumerStream` (with the feature `stream`) |

@@ -1,4 +1,5 @@
 mod life;
+mod rebalance;
 
 use super::*;
 use crate::{

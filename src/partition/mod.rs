@@ -64,8 +64,6 @@ pub(crate) use flusher::Flusher;
 pub(crate) use identity::topic_id_of;
 pub(crate) use open_files::OpenFiles;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
-#[allow(unused_imports, reason = "describing topics comes next")]
-pub(crate) use retention::PartitionStats;
 pub use retention::Removed;
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};

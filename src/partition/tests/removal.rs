@@ -3,7 +3,7 @@ use std::{io, ops::Range, thread};
 use super::*;
 use crate::{
     partition::{Opening, RecoveryEvent},
-    storage::sim::{Performed, Repeat, faults::Operation},
+    storage::sim::{Performed, Repeat, faults::Operation, power::PowerStorage},
 };
 
 /// How a partition comes to be opened again.
@@ -249,6 +249,53 @@ fn whatever_fails_the_log_start_is_the_old_one_or_the_new_one_and_no_other_recor
             if enough {
                 assert!(n > 4, "only {n} operations failed");
                 break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_amid_a_deletion_takes_nothing_else() {
+    let machine = Machine::new();
+    for before in [10, 70, 84] {
+        for lost in [false, true] {
+            for n in 0.. {
+                let what = format!("{before} {lost} {n}");
+                let storage = PowerStorage::default();
+                let open = || {
+                    let env = Environment {
+                        storage: Arc::new(storage.clone()),
+                        clock: Clock::Manual(machine.now_ms.clone()),
+                        flusher: Flusher::start().unwrap(),
+                        recent_segments: Arc::default(),
+                        open_files: OpenFiles::bounded(1000, storage.clone()),
+                        figures: Default::default(),
+                        positional_appends: false,
+                    };
+                    PartitionLog::open(&env, &machine.dir, machine.spec.clone()).unwrap()
+                };
+                let (partition, _) = open();
+                let expected = append_frames(&partition, 12, 7);
+                partition.flush().unwrap();
+                storage.stop_after(n);
+                let outcome = partition.delete_records(before);
+                let stopped = storage.is_stopped();
+                assert!(outcome.is_ok() || stopped, "{what}");
+                drop(partition);
+                storage.cut_power(|_| lost);
+
+                let (partition, report) = open();
+                // A process that is stopped takes it for a failed sync, and says so.
+                let rewritten = |event: &RecoveryEvent| matches!(event, RecoveryEvent::Rewritten { .. });
+                assert!(report.events().iter().all(rewritten), "{what}: {report:?}");
+                let start = partition.start_offset();
+                assert!(start == before || start == 0 && outcome.is_err(), "{what}: {start}");
+                check_start(&partition, start, &expected, &what);
+                partition.delete_records(before).unwrap();
+                check_start(&partition, before, &expected, &what);
+                if !stopped {
+                    break;
+                }
             }
         }
     }
