@@ -93,6 +93,7 @@
 //! | go on behind a record that can't be dealt with | [`Batch::typed`], [`dead_letter`] |
 //! | know what a crash has done | [`Log::recovery`], [`RecoveryReport`] |
 //! | test without files | [`LogOptions::in_memory`] |
+//! | watch a log with Prometheus and Grafana | `doc::metrics`, with the feature `metrics` |
 //! | know what is in the files | [`doc`] |
 //!
 //! # What it is not for
