@@ -210,11 +210,17 @@ impl PartitionLog {
     }
 
     /// Raises the log start offset, durably, and removes the segments that lie wholly below it. Flushes first: a log
-    /// start that outlives a power cut which what it leads to doesn't would look like damage. `leftovers` is locked by
-    /// the caller.
+    /// start, or a removal, that outlives a power cut which what it leads to doesn't would look like damage. `leftovers`
+    /// is locked by the caller.
     fn raise_log_start(&self, start_offset: u64, leftovers: &mut Vec<PathBuf>) -> Result<()> {
-        if start_offset > self.start_offset() {
+        let segments = self.segments.load_full();
+        let gone = segments.windows(2).take_while(|pair| pair[1].base_offset <= start_offset).count();
+        let raise = start_offset > self.start_offset();
+        if raise || gone > 0 {
+            // Behind the look at the segments, so that the one that will be the oldest is on the device too.
             self.sync_through(self.control.committed())?;
+        }
+        if raise {
             let (durable_offset, durable) = (self.control.durable_offset(), self.control.durable());
             self.update_checkpoint(|state| {
                 state.log_start_offset = state.log_start_offset.max(start_offset);
@@ -225,8 +231,6 @@ impl PartitionLog {
             })?;
             self.start_offset.fetch_max(start_offset, Ordering::AcqRel);
         }
-        let segments = self.segments.load_full();
-        let gone = segments.windows(2).take_while(|pair| pair[1].base_offset <= start_offset).count();
         if gone > 0 {
             let first_kept = segments[gone].base_offset;
             self.segments.rcu(|segments| {
