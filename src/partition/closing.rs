@@ -9,7 +9,10 @@
 //! # Thread safety
 //! Any thread may call anything.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
 
 use super::{PartitionLog, checkpoint::CleanMark};
 use crate::error::{Error, Repr, Result, is_out_of_files};
@@ -151,8 +154,8 @@ impl PartitionLog {
             leftovers.clear();
             let mut sync = self.sync.lock();
             self.synced.notify_all();
-            // A sync that panicked never ends, but has poisoned.
-            while sync.running && self.poison.get().is_none() {
+            // Unless we are called by a task that this very sync wakes, because it has failed.
+            while sync.running.is_some_and(|syncing| syncing != thread::current().id()) {
                 self.synced.wait(&mut sync);
             }
             sync.unsynced.clear();

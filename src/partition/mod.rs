@@ -50,6 +50,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -175,8 +176,8 @@ pub(crate) struct PartitionLog {
 /// Who syncs, and what.
 #[derive(Debug)]
 struct SyncState {
-    /// Somebody is at it; others wait for `synced`.
-    running: bool,
+    /// The thread that is at it; others wait for `synced`.
+    running: Option<ThreadId>,
     /// Segments with bytes that may not be on the device, oldest first; the active one is always among them.
     unsynced: Vec<Arc<Segment>>,
     /// Names appeared in the folder since it was synced.
@@ -215,7 +216,7 @@ impl PartitionLog {
             flush_requested: AtomicBool::new(false),
             epoch: state.epoch,
             checkpoint: Mutex::new(recovered.checkpoint),
-            sync: Mutex::new(SyncState { running: false, unsynced: vec![active], folder_changed: false }),
+            sync: Mutex::new(SyncState { running: None, unsynced: vec![active], folder_changed: false }),
             synced: Condvar::new(),
             pending_interval: AtomicU64::new(NOT_PENDING),
             waiters: Mutex::new(Vec::new()),
@@ -441,18 +442,18 @@ impl PartitionLog {
                 return Ok(());
             }
             self.check_exists()?;
-            if state.running {
+            if state.running.is_some() {
                 self.synced.wait(&mut state);
                 continue;
             }
-            state.running = true;
+            state.running = Some(thread::current().id());
             let (segments, folder_changed) = (state.unsynced.clone(), std::mem::take(&mut state.folder_changed));
             drop(state);
             let guard = PoisonOnPanic(self);
             let outcome = self.sync_now(&segments, folder_changed);
             std::mem::forget(guard);
             state = self.sync.lock();
-            state.running = false;
+            state.running = None;
             match &outcome {
                 Ok(durable) => {
                     state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
@@ -604,12 +605,15 @@ impl PartitionLog {
     }
 }
 
-/// Poisons the partition if it is dropped, which a panic would do: those who wait for the sync would wait for ever.
+/// Poisons the partition and ends the sync if it is dropped, which a panic would do: those who wait for the sync would
+/// wait for ever.
 struct PoisonOnPanic<'a>(&'a PartitionLog);
 
 impl Drop for PoisonOnPanic<'_> {
     fn drop(&mut self) {
         self.0.mark_poisoned("a panic ended a sync");
+        self.0.sync.lock().running = None;
+        self.0.synced.notify_all();
     }
 }
 
