@@ -279,3 +279,29 @@ fn no_wake_up_is_lost_between_appends_syncs_rolls_and_waits() {
         assert!(!partition.control.has_sleepers());
     }
 }
+
+/// Does something once, when it is woken.
+struct Does<F>(F);
+
+impl<F: Fn() + Send + Sync> Wake for Does<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn a_waker_that_panics_harms_nobody_else() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..10);
+    let (_, may_end) = hold_syncs(&machine);
+    let mut panicking = DurableWait::new(partition.clone(), 1);
+    assert!(panicking.poll(&Waker::from(Arc::new(Does(|| panic!("on purpose"))))).is_pending());
+    let (mut waits, woken) = pending(&partition, [2]);
+    may_end.store(true, Ordering::SeqCst);
+    wait_until("the other is woken", || woken.times() == 1);
+    outcome(&mut waits[0]).unwrap();
+    // The thread that has called it goes on too.
+    append_numbers(&partition, 10..11);
+    assert!(partition.wait_durable(10, Duration::from_secs(60)).unwrap());
+}
