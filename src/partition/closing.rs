@@ -150,8 +150,8 @@ impl PartitionLog {
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let writer = self.writer.lock().take();
         {
-            let mut leftovers = self.leftovers.lock();
-            leftovers.clear();
+            let leftovers = self.leftovers.lock();
+            leftovers.borrow_mut().clear();
             let mut sync = self.sync.lock();
             self.synced.notify_all();
             // Unless we are called by a task that this very sync wakes, because it has failed.

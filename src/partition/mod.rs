@@ -45,6 +45,7 @@ mod time_lookup;
 mod writer;
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -55,7 +56,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
+use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex};
 
 pub(crate) use batch::Run;
 pub use batch::{Batch, Records};
@@ -168,8 +169,9 @@ pub(crate) struct PartitionLog {
     /// checkpoint's lock held.
     finished: AtomicBool,
     /// Files of segments that are no longer a part of the log and couldn't be removed yet. Locked by who removes
-    /// segments, one at a time.
-    leftovers: Mutex<Vec<PathBuf>>,
+    /// segments, one thread at a time: who does so syncs, and may so wake a task that closes or deletes the partition, or
+    /// removes more, before it goes on. The list itself is borrowed for moments only.
+    leftovers: ReentrantMutex<RefCell<Vec<PathBuf>>>,
     poison: OnceLock<Arc<str>>,
 }
 
@@ -223,7 +225,7 @@ impl PartitionLog {
             waits: durable::Waits::default(),
             life: AtomicU8::new(Life::Open as u8),
             finished: AtomicBool::new(false),
-            leftovers: Mutex::default(),
+            leftovers: ReentrantMutex::default(),
             poison: OnceLock::new(),
             control,
             spec: Arc::new(spec),

@@ -289,6 +289,43 @@ impl<F: Fn() + Send + Sync> Wake for Does<F> {
     }
 }
 
+/// Runs the body in a thread of its own: whether it ends.
+fn ends(body: impl FnOnce() + Send + 'static) -> bool {
+    let thread = thread::spawn(body);
+    let start = std::time::Instant::now();
+    while !thread.is_finished() && start.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread.is_finished() && thread.join().is_ok()
+}
+
+#[test]
+fn a_task_that_is_woken_by_a_removal_may_close_or_delete_the_partition() {
+    let (delete, close): (fn(&PartitionLog), fn(&PartitionLog)) =
+        (|partition| partition.delete(), |partition| drop(partition.close()));
+    let more: fn(&PartitionLog) = |partition| drop(partition.delete_segments_before(3));
+    for (poisoned, then) in [false, true].into_iter().flat_map(|it| [close, delete, more].map(|then| (it, then))) {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        append_numbers(&partition, 0..10);
+        // So that whoever removes is the one to sync.
+        partition.env.flusher.stop();
+        let waker = Waker::from(Arc::new(Does({
+            let partition = partition.clone();
+            move || then(&partition)
+        })));
+        let mut wait = DurableWait::new(partition.clone(), 3);
+        assert!(wait.poll(&waker).is_pending());
+        if poisoned {
+            machine.storage.fail_syncs(1);
+        }
+        assert!(ends({
+            let partition = partition.clone();
+            move || drop(partition.delete_records(10))
+        }));
+    }
+}
+
 #[test]
 fn a_waker_that_panics_harms_nobody_else() {
     let machine = Machine::new();
