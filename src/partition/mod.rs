@@ -12,7 +12,8 @@
 //! # Thread safety
 //! Everything is shared freely. Locks are taken in this order: leftovers, writer, then sync state, then agenda of the
 //! flusher or queue of the [open files](open_files); the checkpoint's is taken with none of these held but the first (and
-//! by who poisons, who may have the writer's). With that of a segment's times no other one is taken.
+//! by who poisons, who may have the writer's). With that of a segment's times, or of the flusher's visits, no other one is
+//! taken.
 
 mod batch;
 mod checkpoint;
@@ -52,7 +53,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -161,6 +162,9 @@ pub(crate) struct PartitionLog {
     synced: Condvar,
     /// Nanoseconds of the interval that the pending flush was scheduled with, or [`NOT_PENDING`].
     pending_interval: AtomicU64,
+    /// When the flusher will come to flush, the next time last. An append that can wait that long asks for no other visit:
+    /// there would be more and more of them, since each lets the next append ask for one.
+    flush_visits: Mutex<Vec<Instant>>,
     waiters: Mutex<Vec<Arc<Waiter>>>,
     waits: durable::Waits,
     /// A [`Life`]; only grows.
@@ -221,6 +225,7 @@ impl PartitionLog {
             sync: Mutex::new(SyncState { running: None, unsynced: vec![active], folder_changed: false }),
             synced: Condvar::new(),
             pending_interval: AtomicU64::new(NOT_PENDING),
+            flush_visits: Mutex::default(),
             waiters: Mutex::new(Vec::new()),
             waits: durable::Waits::default(),
             life: AtomicU8::new(Life::Open as u8),
@@ -391,11 +396,12 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// The background visit: raises the ceiling if it is near, flushes if there is something to flush.
-    fn maintain(self: &Arc<Self>) -> Result<()> {
+    /// The background visit that was due then: raises the ceiling if it is near, flushes if there is something to flush.
+    fn maintain(self: &Arc<Self>, due: Instant) -> Result<()> {
         if self.is_closed() {
             return Ok(());
         }
+        self.flush_visits.lock().retain(|&visit| visit > due);
         self.pending_interval.store(NOT_PENDING, Ordering::SeqCst);
         let raised = match self.ceiling_requested.swap(false, Ordering::AcqRel) {
             true => self.raise_ceiling(self.end_offset()),

@@ -342,3 +342,16 @@ fn a_waker_that_panics_harms_nobody_else() {
     append_numbers(&partition, 10..11);
     assert!(partition.wait_durable(10, Duration::from_secs(60)).unwrap());
 }
+
+#[test]
+fn who_asks_for_a_flush_at_once_leaves_the_interval_as_it_was() {
+    let machine = Machine::new();
+    machine.change(|settings| settings.durability = Durability::Interval(Duration::from_secs(3600)));
+    let (partition, _) = machine.open();
+    for number in 0..100 {
+        append_numbers(&partition, number..number + 1);
+        assert!(partition.wait_durable(number, Duration::from_secs(60)).unwrap());
+    }
+    // Each visit lets the next append ask for another: were there more than one, there would be as many for ever.
+    assert_eq!(partition.env.flusher.visits(), 1);
+}
