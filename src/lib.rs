@@ -159,7 +159,7 @@ pub use durable::Durable;
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
 pub use encoding::Bincode;
-pub use encoding::{Encoding, EncodingError, Json, TypedTopic, dead_letter};
+pub use encoding::{Encoding, EncodingError, Json, TypedReader, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{
     CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, Reset, TopicDescription,

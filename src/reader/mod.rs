@@ -32,7 +32,7 @@ pub(crate) use turns::Turns;
 const BATCH_BYTES: usize = 512 << 10;
 
 /// About the size of what an iterator of owned records copies at once, in bytes.
-const RECORDS_BYTES: usize = 64 << 10;
+pub(crate) const RECORDS_BYTES: usize = 64 << 10;
 
 /// Reads all partitions of a topic, or a single one, without a group and without commits.
 ///
@@ -204,9 +204,14 @@ impl Reader {
     /// - [`Io`](crate::ErrorKind::Io), [`LimitReached`](crate::ErrorKind::LimitReached),
     ///   [`Closed`](crate::ErrorKind::Closed).
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        self.next_batch_of(BATCH_BYTES)
+    }
+
+    /// As [`next_batch`](Reader::next_batch), of about so many bytes.
+    pub(crate) fn next_batch_of(&mut self, bytes: usize) -> Result<Option<Batch>> {
         self.places.iter().try_for_each(|place| place.partition().check_open())?;
         self.follow_topic()?;
-        let bounds = Bounds { bytes: BATCH_BYTES, records: u64::MAX };
+        let bounds = Bounds { bytes, records: u64::MAX };
         let batch = self.turns.read(&mut self.places, bounds, self.policies)?;
         Ok(if batch.is_empty() && batch.skipped().is_empty() { None } else { Some(batch) })
     }
