@@ -268,6 +268,8 @@ fn a_power_cut_amid_a_deletion_takes_nothing_else() {
                         clock: Clock::Manual(machine.now_ms.clone()),
                         flusher: Flusher::start().unwrap(),
                         recent_segments: Arc::default(),
+                        open_files: OpenFiles::bounded(1000, storage.clone()),
+                        figures: Default::default(),
                         positional_appends: false,
                     };
                     PartitionLog::open(&env, &machine.dir, machine.spec.clone()).unwrap()
