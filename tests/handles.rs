@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidelog::{Batch, Durability, ErrorKind, Log, Record, Start, TopicConfig};
+use tidelog::{Batch, Durability, ErrorKind, Log, Record, Reset, Start, TopicConfig};
 
 #[test]
 fn a_topic_works_when_its_log_was_dropped() {
@@ -97,6 +97,22 @@ fn handles_of_a_closed_log_say_so_and_batches_stay() {
         ("pause", consumer.pause([("orders", 0)])),
         ("resume", consumer.resume([("orders", 0)])),
         ("rewind", consumer.rewind()),
+        ("append_if", partition.append_if(0, Record::new("tea")).map(drop)),
+        ("delete_records", partition.delete_records(0).map(drop)),
+        ("read_from_time", partition.read_from_time(0).map(drop)),
+        ("offset_for_time", partition.offset_for_time(0).map(drop)),
+        ("reader seek_to_time", reader.seek_to_time(0)),
+        ("consumer seek_to_time", consumer.seek_to_time(0)),
+        ("commit_with", consumer.commit_with(Durability::Synced)),
+        ("enforce_retention", log.enforce_retention().map(drop)),
+        ("delete_topic", log.delete_topic("orders")),
+        ("increase_partitions", log.increase_partitions("orders", 3).map(drop)),
+        ("alter_topic", log.alter_topic("orders", |config| config).map(drop)),
+        ("describe_topic", log.describe_topic("orders").map(drop)),
+        ("describe_group", log.describe_group("billing").map(drop)),
+        ("lag", log.lag("billing").map(drop)),
+        ("reset_offsets", log.reset_offsets("billing", "orders", Reset::Earliest).map(drop)),
+        ("delete_group", log.delete_group("billing")),
         ("open a consumer", builder.open().map(drop)),
         ("open a consumer of a topic that isn't there", unknown.open().map(drop)),
     ];

@@ -47,7 +47,7 @@ pub(crate) const RECORDS_BYTES: usize = 64 << 10;
 /// let mut count = 0;
 /// while let Some(batch) = reader.next_batch()? {
 ///     for record in &batch {
-///         println!("{}-{}: {:?}", record.partition(), record.offset(), record.value());
+///         println!("{}-{}: {:?}", record.partition(), record.offset(), record.value_str()?);
 ///         count += 1;
 ///     }
 /// }
@@ -146,6 +146,7 @@ impl Partition {
     ///   [`Error::resume_offset`](crate::Error::resume_offset) is where reading can go on. Damage that can't decide is
     ///   no error here.
     /// - [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
+    #[doc(alias = "offsetsForTimes")]
     pub fn offset_for_time(&self, time_ms: i64) -> Result<Option<u64>> {
         self.log().check_open()?;
         self.log().offset_for_time(time_ms)
@@ -294,7 +295,7 @@ impl fmt::Debug for Reader {
 /// let mut records = partition.read_from(0)?;
 /// while let Some(record) = records.next() {
 ///     match record {
-///         Ok(record) => println!("{:?}", record.value()),
+///         Ok(record) => println!("{:?}", record.value_str()?),
 ///         Err(error) => match error.resume_offset() {
 ///             Some(offset) => records.seek(offset)?, // what is damaged is skipped, knowingly
 ///             None => return Err(error),
