@@ -194,6 +194,7 @@ const _: () = {
     sent::<Consumer>();
     sent::<Ready<'static>>();
     sent::<Reader>();
+    sent::<TypedReader<'static, std::cell::Cell<u8>, Json>>();
     sent::<PartitionRecords>();
     sent::<Durable>();
     sent::<Error>();

@@ -1,13 +1,17 @@
 //! Handles: they keep the log open, and after `close` they say so.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     thread,
     time::{Duration, Instant},
 };
 
-use tidelog::{Batch, Durability, ErrorKind, Log, Record, Reset, Start, TopicConfig};
+use tidelog::{
+    Batch, Durability, Encoding, EncodingError, ErrorKind, Log, Rebalance, Record, Reset, Start, TopicConfig,
+    TypedTopic,
+};
 
 #[test]
 fn a_topic_works_when_its_log_was_dropped() {
@@ -195,4 +199,60 @@ fn an_in_memory_log_is_gone_when_it_is_closed() {
     assert!(other.topics().is_empty(), "each has its own files");
     log.close().unwrap();
     assert!(!std::path::Path::new("test").exists());
+}
+
+/// Whatever it is asked, it panics.
+struct Panicking;
+
+impl Encoding<u32> for Panicking {
+    fn encode(&self, _: &u32, _: &mut Vec<u8>) -> Result<(), EncodingError> {
+        panic!("while encoding")
+    }
+
+    fn decode(&self, _: &[u8]) -> Result<u32, EncodingError> {
+        panic!("while decoding")
+    }
+}
+
+/// A program's own code is called amid the log's: what it leaves when it panics works, and can be dropped.
+#[test]
+fn a_panic_of_the_programs_own_code_breaks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let orders = log.create_topic("orders", TopicConfig::with_partitions(2)).unwrap();
+    fn assert_panics<T>(code: impl FnOnce() -> T) {
+        assert!(panic::catch_unwind(AssertUnwindSafe(code)).is_err());
+    }
+
+    let partitioned = orders.with_partitioner(|_: &Record<'_>, _| panic!("while choosing"));
+    assert_panics(|| partitioned.append(Record::new("tea")));
+    let typed: TypedTopic<u32, Panicking> = orders.typed(Panicking);
+    assert_panics(|| typed.append_batch([1, 2]));
+    assert_panics(|| log.alter_topic("orders", |_| panic!("while changing")));
+    orders.append_batch((0..10).map(|i| Record::new(format!("{i}")).partition(i % 2))).unwrap();
+    let mut reader = typed.reader(Start::Earliest).unwrap();
+    assert_panics(|| reader.next());
+    drop(reader);
+
+    let (mut panics, mut calls) = (true, 0);
+    let builder = log.consumer("billing").topic("orders").auto_commit(Duration::ZERO);
+    let callback = move |_: &mut Rebalance<'_>| {
+        assert!(!std::mem::take(&mut panics), "while partitions come");
+        calls += 1;
+        assert_eq!(calls, 1, "told once more, and no more then");
+        Ok(())
+    };
+    let mut consumer = builder.on_rebalance(callback).open().unwrap();
+    assert_panics(|| consumer.poll(Duration::ZERO));
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 10);
+    assert_panics(move || {
+        let _dropped_by_the_panic = consumer;
+        panic!("of the service");
+    });
+    let mut other = log.consumer("billing").topic("orders").open().unwrap();
+    assert_eq!(other.poll(Duration::ZERO).unwrap().len(), 10, "nothing was committed, all partitions are free");
+    other.close().unwrap();
+
+    log.close().unwrap();
+    assert!(Log::open(dir.path()).unwrap().recovery().is_clean());
 }
