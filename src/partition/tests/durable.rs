@@ -301,9 +301,9 @@ fn ends(body: impl FnOnce() + Send + 'static) -> bool {
 
 #[test]
 fn a_task_that_is_woken_by_a_removal_may_close_or_delete_the_partition() {
-    let (delete, close): (fn(&PartitionLog), fn(&PartitionLog)) =
-        (|partition| partition.delete(), |partition| drop(partition.close()));
-    let more: fn(&PartitionLog) = |partition| drop(partition.delete_segments_before(3));
+    type Removal = fn(&PartitionLog);
+    let (delete, close): (Removal, Removal) = (|partition| partition.delete(), |partition| drop(partition.close()));
+    let more: Removal = |partition| drop(partition.delete_segments_before(3));
     for (poisoned, then) in [false, true].into_iter().flat_map(|it| [close, delete, more].map(|then| (it, then))) {
         let machine = Machine::new();
         let (partition, _) = machine.open();
