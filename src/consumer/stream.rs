@@ -40,7 +40,7 @@ use crate::{
 /// let mut stream = consumer.stream();
 /// while let Some(batch) = stream.next().await {
 ///     for record in &batch? {
-///         println!("to bill: {:?}", record.value());
+///         println!("to bill: {}", record.value_str()?.unwrap_or_default());
 ///     }
 ///     stream.get_mut().commit()?;
 /// #   break;
@@ -110,6 +110,9 @@ impl<C: BorrowMut<Consumer> + Unpin> Stream for ConsumerStream<C> {
             return Poll::Ready(None);
         }
         let polled = self.next_batch(context);
+        if let Poll::Ready(batch) = &polled {
+            self.consumer.borrow().core.count_poll(batch);
+        }
         if matches!(&polled, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Closed) {
             self.ended = true;
         }

@@ -19,8 +19,8 @@ use crate::{
 
 /// A [`Topic`] whose values are events of type `T` in an encoding. Cheap to clone if the encoding is.
 ///
-/// Made by [`Topic::typed`]. It appends; what takes a [`Record`] takes the ones that [`record`](TypedTopic::record)
-/// makes. Everything else is the [`topic`](TypedTopic::topic)'s.
+/// Made by [`Topic::typed`]. It appends, and [reads](TypedTopic::reader) without a group; what takes a [`Record`] takes the
+/// ones that [`record`](TypedTopic::record) makes. Everything else is the [`topic`](TypedTopic::topic)'s.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -160,12 +160,13 @@ impl<T, E: Encoding<T>> TypedTopic<T, E> {
         self.topic.append(Record::tombstone(key))
     }
 
-    /// The event that a record of this topic holds: [`RecordRef::decode`] with this encoding.
+    /// The event that a record of this topic holds, a [`RecordRef`] or an [`OwnedRecord`](crate::OwnedRecord):
+    /// [`RecordRef::decode`] with this encoding.
     ///
     /// # Errors
     /// [`Undecodable`](crate::ErrorKind::Undecodable).
-    pub fn decode(&self, record: &RecordRef<'_>) -> Result<Option<T>> {
-        record.decode(&self.encoding)
+    pub fn decode<'r>(&self, record: impl Into<RecordRef<'r>>) -> Result<Option<T>> {
+        record.into().decode(&self.encoding)
     }
 
     /// Calls `append` with the records of these events, which may borrow their keys from them.
