@@ -355,3 +355,33 @@ fn who_asks_for_a_flush_at_once_leaves_the_interval_as_it_was() {
     // Each visit lets the next append ask for another: were there more than one, there would be as many for ever.
     assert_eq!(partition.env.flusher.visits(), 1);
 }
+
+#[test]
+fn a_task_that_is_woken_where_room_is_made_may_need_room_itself() {
+    let machine = Machine::new();
+    let env = Environment {
+        storage: Arc::new(machine.storage.clone()),
+        clock: Clock::Manual(machine.now_ms.clone()),
+        flusher: Flusher::start().unwrap(),
+        recent_segments: Arc::default(),
+        open_files: OpenFiles::bounded(1, machine.storage.clone()),
+        figures: Default::default(),
+        positional_appends: false,
+    };
+    let open = |number: u32| {
+        let spec = PartitionSpec { number, ..machine.spec.clone() };
+        PartitionLog::open(&env, &machine.dir.with_file_name(format!("orders-{number}")), spec).unwrap().0
+    };
+    let [first, second, third] = [0, 1, 2].map(open);
+    env.flusher.stop();
+    append_numbers(&first, 0..1);
+    let waker = Waker::from(Arc::new(Does({
+        let third = third.clone();
+        move || drop(append_numbers(&third, 0..1))
+    })));
+    let mut wait = DurableWait::new(first.clone(), 0);
+    assert!(wait.poll(&waker).is_pending());
+    assert!(ends(move || drop(append_numbers(&second, 0..1))));
+    outcome(&mut wait).unwrap();
+    assert_eq!(third.end_offset(), 1);
+}
