@@ -99,6 +99,7 @@
 //! | know what a crash has done | [`Log::recovery`], [`RecoveryReport`] |
 //! | test without files | [`LogOptions::in_memory`] |
 //! | find what you know from Apache Kafka | [`doc::kafka`] |
+//! | watch a log with Prometheus and Grafana | `doc::metrics`, with the feature `metrics` |
 //! | know what is in the files | [`doc`] |
 //!
 //! # What it is not for

@@ -329,7 +329,7 @@ impl LogOptions {
                 housekeeper.schedule(chore as Weak<dyn Chore>, Instant::now());
                 #[cfg(feature = "metrics")]
                 let gauges = {
-                    let gauges = gauges::Gauges::new(figures, self.metrics.interval, &topics, open_files);
+                    let gauges = gauges::Gauges::new(figures, self.metrics.interval, &topics, &groups, open_files);
                     let chore: Weak<gauges::Gauges> = Arc::downgrade(&gauges);
                     housekeeper.schedule(chore as Weak<dyn Chore>, Instant::now());
                     gauges

@@ -41,7 +41,7 @@ fn take_orders(orders: &Topic, end: Instant) -> Result<()> {
         let records = values.iter().zip(&keys).map(|(value, key)| Record::new(value.as_str()).key(key.as_str()));
         orders.append_batch(records)?;
         number += 20;
-        if number % 5_000 == 0 {
+        if number % 400 == 0 {
             // Refused, and counted as an error.
             let _ = orders.append(Record::new(vec![b'x'; 2 << 20]));
         }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::{Durability, Start},
     error::{ErrorKind, Repr, Result},
+    figures::Operation,
     group::{Member, PartitionId},
     housekeeper::{Chore, Housekeeper},
     partition::{Batch, PartitionLog},
@@ -124,6 +125,19 @@ impl Core {
             self.positions_moved();
         }
         Ok(Polled { batch, woken: false })
+    }
+
+    /// Counts what a poll has returned.
+    pub(super) fn count_poll(&self, batch: &Result<Batch>) {
+        self.member.figures().polled();
+        if let Err(error) = batch {
+            self.member.count_error(Operation::Poll, error);
+        }
+    }
+
+    /// Counts what a commit was told, if it is an error.
+    fn count_commit(&self, outcome: Result<()>) -> Result<()> {
+        outcome.inspect_err(|error| self.member.count_error(Operation::Commit, error))
     }
 
     /// Whether [`poll_now`](Core::poll_now) would find something. Looked at by who is about to sleep.
@@ -240,6 +254,10 @@ impl Core {
         which: impl Fn(&Assigned) -> bool,
         durability: Option<Durability>,
     ) -> Result<()> {
+        self.count_commit(self.try_commit_positions(which, durability))
+    }
+
+    fn try_commit_positions(&self, which: impl Fn(&Assigned) -> bool, durability: Option<Durability>) -> Result<()> {
         self.check_open()?;
         // One that lies outside the log is what was committed before; it isn't worth committing again. Nor is one in a
         // topic that was deleted, which the next poll finds.
@@ -256,6 +274,10 @@ impl Core {
         &mut self,
         offsets: impl IntoIterator<Item = (T, u32, u64)>,
     ) -> Result<()> {
+        self.count_commit(self.try_commit_offsets(offsets))
+    }
+
+    fn try_commit_offsets<T: AsRef<str>>(&self, offsets: impl IntoIterator<Item = (T, u32, u64)>) -> Result<()> {
         self.check_open()?;
         let mut checked = Vec::new();
         for (topic, partition, offset) in offsets {

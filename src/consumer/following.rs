@@ -139,7 +139,8 @@ impl Core {
     fn assigned_from(&self, owned: Owned) -> Assigned {
         let Owned { log, epoch, start, committed, .. } = owned;
         let position = self.restart_offset_of(&log, committed, start);
-        Assigned { place: Place::new(&log, position), epoch, start, is_announced: false }
+        let figures = self.member.figures().reading(&log.spec().topic, log.spec().number);
+        Assigned { place: Place::new(&log, position).counted(figures), epoch, start, is_announced: false }
     }
 
     /// Tells the callback of what it hasn't heard of.

@@ -232,13 +232,15 @@ impl Consumer {
         let _polling = self.core.member.polling();
         // None: further away than the clock counts.
         let deadline = Instant::now().checked_add(timeout);
-        loop {
-            let polled = self.core.poll_now()?;
-            if polled.is_something() || remaining(deadline).is_zero() {
-                return Ok(polled.batch);
+        let batch = loop {
+            match self.core.poll_now() {
+                Ok(polled) if polled.is_something() || remaining(deadline).is_zero() => break Ok(polled.batch),
+                Ok(_) => self.core.sleep(deadline),
+                Err(error) => break Err(error),
             }
-            self.core.sleep(deadline);
-        }
+        };
+        self.core.count_poll(&batch);
+        batch
     }
 
     /// A handle that ends a [`poll`](Consumer::poll) from another thread.

@@ -110,6 +110,9 @@ impl<C: BorrowMut<Consumer> + Unpin> Stream for ConsumerStream<C> {
             return Poll::Ready(None);
         }
         let polled = self.next_batch(context);
+        if let Poll::Ready(batch) = &polled {
+            self.consumer.borrow().core.count_poll(batch);
+        }
         if matches!(&polled, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Closed) {
             self.ended = true;
         }

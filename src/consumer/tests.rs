@@ -121,7 +121,9 @@ fn a_commit_that_fails_is_told_before_anything_is_read() {
     assert_eq!(consumer.position("orders", 0).unwrap(), 4);
     assert_eq!(consumer.poll(LONG).unwrap_err().kind(), ErrorKind::Poisoned, "and again, until it is mended");
     assert_eq!(consumer.close().unwrap_err().kind(), ErrorKind::Poisoned);
-    log.consumer("billing").topic("orders").open().unwrap(); // it has left all the same
+    assert!(log.describe_group("billing").unwrap().members.is_empty(), "it has left all the same");
+    let error = log.consumer("billing").topic("orders").open().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Poisoned, "that there is another one can't be recorded");
 }
 
 /// A disk that can't be read isn't damage: what it holds may be read next time.

@@ -18,7 +18,9 @@ mod recorder;
 
 pub(crate) use self::recorder::{Figures, GroupFigures, PartitionFigures, ReadFigures, Timer};
 #[cfg(feature = "metrics")]
-pub(crate) use self::recorder::{LogGauges, TopicGauges};
+pub(crate) use self::recorder::{LagGauges, LogGauges, TopicGauges};
+#[cfg(feature = "metrics")]
+pub(crate) use metrics::Gauge;
 
 /// What somebody was at when an error came: values of the label `operation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

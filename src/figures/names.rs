@@ -9,6 +9,7 @@ pub(crate) struct Figure {
     pub(crate) kind: Kind,
     pub(crate) unit: Unit,
     /// Without those that options add: `log`, and `partition` where there is `topic`.
+    #[cfg_attr(not(test), allow(dead_code, reason = "compared with the documentation"))]
     pub(crate) labels: &'static [&'static str],
     pub(crate) help: &'static str,
 }
@@ -60,4 +61,51 @@ figures! {
     GROUP_LAG_BYTES: Gauge "tidelog_group_lag_bytes", Bytes, GROUP_TOPIC, "Bytes behind the committed offset.";
     GROUP_LAG_SECONDS: Gauge "tidelog_group_lag_seconds", Seconds, GROUP_TOPIC, "Age of the first record that isn't committed.";
     ERRORS: Counter "tidelog_errors_total", Count, &["operation", "kind"], "Errors that callers were told, and of flushes in the background.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the table in the documentation: name, type, labels, what it tells.
+    fn documented() -> Vec<(String, String, Vec<String>, String)> {
+        let text = include_str!("../doc/metrics.md");
+        let rows = text.lines().filter(|line| line.starts_with("| `tidelog_"));
+        let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let plain = |text: &str| text.replace('`', "");
+        let row = |row| match &cells(row)[..] {
+            [name, kind, _unit, labels, help] => {
+                let labels = plain(labels).split(", ").filter(|label| !label.is_empty()).map(str::to_owned).collect();
+                (plain(name), kind.clone(), labels, help.clone())
+            }
+            other => panic!("{other:?}"),
+        };
+        rows.map(row).collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_what_there_is() {
+        let there: Vec<_> = FIGURES
+            .iter()
+            .map(|figure| {
+                let labels = figure.labels.iter().map(|label| label.to_string()).collect();
+                (figure.name.to_owned(), format!("{:?}", figure.kind).to_lowercase(), labels, figure.help.to_owned())
+            })
+            .collect();
+        assert_eq!(documented(), there);
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for figure in FIGURES {
+            let name = figure.name;
+            assert!(name.starts_with("tidelog_"), "{name}");
+            assert!(name.chars().all(|it| it.is_ascii_lowercase() || it == '_'), "{name}");
+            assert_eq!(name.ends_with("_total"), figure.kind == Kind::Counter, "{name}");
+            let bare = name.trim_end_matches("_total");
+            assert_eq!(bare.ends_with("_seconds"), figure.unit == Unit::Seconds, "{name}");
+            assert_eq!(bare.ends_with("_bytes"), figure.unit == Unit::Bytes, "{name}");
+            assert!(figure.help.ends_with('.'), "{name}");
+        }
+    }
 }

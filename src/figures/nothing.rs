@@ -1,6 +1,13 @@
 //! The figures of a build without the feature `metrics`: nothing.
 
+use std::sync::Arc;
+
 use crate::{error::Error, figures::Operation};
+
+const _: () = assert!(
+    size_of::<Figures>() + size_of::<PartitionFigures>() + size_of::<GroupFigures>() + size_of::<ReadFigures>() == 0
+        && size_of::<Timer>() == 0
+);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Figures;
@@ -12,7 +19,7 @@ impl Figures {
     }
 
     #[inline(always)]
-    pub(crate) fn group(&self, _group: &str) -> GroupFigures {
+    pub(crate) fn group(&self, _group: &Arc<str>) -> GroupFigures {
         GroupFigures
     }
 
@@ -49,12 +56,12 @@ impl GroupFigures {
 
     #[inline(always)]
     pub(crate) fn reading(&self, _topic: &str, _number: u32) -> ReadFigures {
-        ReadFigures
+        ReadFigures(())
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct ReadFigures;
+#[derive(Debug, Default)]
+pub(crate) struct ReadFigures(());
 
 impl ReadFigures {
     #[inline(always)]

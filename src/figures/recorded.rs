@@ -50,11 +50,11 @@ impl Figures {
     }
 
     /// Of a group's consumer.
-    pub(crate) fn group(&self, group: &str) -> GroupFigures {
+    pub(crate) fn group(&self, group: &Arc<str>) -> GroupFigures {
         let labels = self.labels(&[("group", group)], None);
         GroupFigures {
             figures: self.clone(),
-            group: group.into(),
+            group: group.clone(),
             polls: counter(&names::POLLS, &labels),
             commits: counter(&names::COMMITS, &labels),
             rebalances: counter(&names::REBALANCES, &labels),
@@ -70,6 +70,20 @@ impl Figures {
     /// The number that gauges have a series for: all of a topic's partitions share one, if the options don't say else.
     pub(crate) fn series_of(&self, number: u32) -> Option<u32> {
         self.by_partition.then_some(number)
+    }
+
+    /// For a series by [`series_of`](Figures::series_of).
+    pub(crate) fn lag_gauges(&self, group: &str, topic: &str, number: Option<u32>) -> LagGauges {
+        let labels = self.labels(&[("group", group), ("topic", topic)], number);
+        LagGauges {
+            records: gauge(&names::GROUP_LAG_RECORDS, &labels),
+            bytes: gauge(&names::GROUP_LAG_BYTES, &labels),
+            seconds: gauge(&names::GROUP_LAG_SECONDS, &labels),
+        }
+    }
+
+    pub(crate) fn members_gauge(&self, group: &str) -> Gauge {
+        gauge(&names::GROUP_MEMBERS, &self.labels(&[("group", group)], None))
     }
 
     pub(crate) fn log_gauges(&self) -> LogGauges {
@@ -214,6 +228,13 @@ pub(crate) struct ReadFigures {
     bytes: Counter,
 }
 
+impl Default for ReadFigures {
+    /// Of who reads without a group: counted nowhere.
+    fn default() -> Self {
+        Self { records: Counter::noop(), bytes: Counter::noop() }
+    }
+}
+
 impl ReadFigures {
     #[inline]
     pub(crate) fn read(&self, records: u64, bytes: u64) {
@@ -237,6 +258,13 @@ impl Timer {
 pub(crate) struct LogGauges {
     pub(crate) open_files: Gauge,
     pub(crate) max_open_files: Gauge,
+}
+
+/// Gauges of a group in a topic, or in one of its partitions.
+pub(crate) struct LagGauges {
+    pub(crate) records: Gauge,
+    pub(crate) bytes: Gauge,
+    pub(crate) seconds: Gauge,
 }
 
 /// Gauges of a topic, or of one of its partitions.

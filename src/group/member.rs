@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::Durability,
     error::{Error, Repr, Result},
+    figures::{GroupFigures, Operation},
     partition::PartitionLog,
     waiter::Waiter,
 };
@@ -44,6 +45,7 @@ pub(crate) struct Member {
     id: u64,
     subscription: Subscription,
     pulse: Arc<Pulse>,
+    figures: GroupFigures,
 }
 
 /// What a member owns at some moment.
@@ -75,13 +77,23 @@ impl Groups {
         let Joining { group, subscription, max_poll_interval, waiter, begin } = joining;
         let (group, pulse) = (Arc::from(group), Arc::new(Pulse::new(max_poll_interval, waiter)));
         let id = self.enter(&group, &subscription, &pulse, begin, true)?;
-        Ok(Member { groups: self.clone(), group, id, subscription, pulse })
+        let figures = self.partition.log_figures().group(&group);
+        Ok(Member { groups: self.clone(), group, id, subscription, pulse, figures })
     }
 }
 
 impl Member {
     pub(crate) fn group(&self) -> &Arc<str> {
         &self.group
+    }
+
+    pub(crate) fn figures(&self) -> &GroupFigures {
+        &self.figures
+    }
+
+    /// Counts an error that the consumer is told.
+    pub(crate) fn count_error(&self, operation: Operation, error: &Error) {
+        self.groups.partition.log_figures().error(operation, error);
     }
 
     /// A random number, another one after each [`rejoin`](Member::rejoin).
@@ -130,9 +142,14 @@ impl Member {
         let durability = durability.unwrap_or(partition.spec().settings.durability());
         let by_place = offsets.into_iter().map(|(place, epoch, offset)| (place, Committed { offset, epoch }));
         let by_place: BTreeMap<PartitionId, Committed> = by_place.collect();
-        self.groups.change(|state| {
+        self.groups.change(|state| -> Result<()> {
             let changes = self.changed(state, by_place)?;
-            state.offsets.append(&self.group, changes, durability)
+            let commits = !changes.is_empty();
+            state.offsets.append(&self.group, changes, durability)?;
+            if commits {
+                self.figures.committed();
+            }
+            Ok(())
         })?;
         // Not under the lock: commits that wait for the device at the same time share one sync.
         if durability == Durability::Synced { partition.flush() } else { Ok(()) }

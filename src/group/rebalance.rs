@@ -194,6 +194,7 @@ impl Groups {
             return Err(Halt::UnknownStarts(unknown));
         }
         self.append(state, name, changes)?;
+        self.partition.log_figures().group(name).rebalanced();
         if let Some(live) = state.live.get_mut(name) {
             live.situation = situation;
             live.is_unsettled = false;

@@ -71,6 +71,13 @@ impl Bench {
         offsets.table().clone()
     }
 
+    /// What is in memory is what the records say. Looked at in one moment: chores run in between.
+    #[track_caller]
+    fn assert_folded(&self, what: &str) {
+        let state = self.groups.state.lock();
+        assert_eq!(&self.folded(), state.offsets.table(), "{what}");
+    }
+
     fn table(&self) -> Table {
         self.groups.state.lock().offsets.table().clone()
     }
@@ -202,7 +209,7 @@ fn members_share_what_there_is_and_only_what_moves_is_revoked() {
     drop(first);
     assert_ne!(second.version(), version);
     assert_eq!((kept(&second).len(), second.view().unwrap().generation), (6, generation + 1));
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
 }
 
 #[test]
@@ -251,7 +258,7 @@ fn only_the_owner_commits_and_only_in_its_epoch() {
     let after = owned(&second);
     assert_eq!((after[0].committed, after[0].epoch), (Some(7), 2));
     commit(&second, &after[0], 8).unwrap();
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
 }
 
 #[test]
@@ -273,7 +280,7 @@ fn what_is_unchanged_is_not_appended_and_the_last_of_several_counts() {
         member.commit(offsets.map(|offset| place(0, offset)), None).unwrap();
         assert_eq!(member.committed(place(0, 0).0), Some(offsets[1]), "{offsets:?}");
     }
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
 }
 
 #[test]
@@ -311,7 +318,7 @@ fn who_does_not_poll_is_expelled_and_may_come_back() {
     let id = lazy.id();
     lazy.rejoin(&latest).unwrap();
     assert_eq!(lazy.id(), id, "it is a member");
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
 }
 
 #[test]
@@ -459,7 +466,7 @@ fn a_deleted_topic_is_forgotten() {
     assert_ne!(member.version(), version);
     assert_eq!(owned(&member).len(), 1);
     assert_eq!(bench.describe("billing").committed.len(), 1);
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
 }
 
 #[test]
@@ -509,7 +516,7 @@ fn a_leave_that_can_not_be_recorded_is_made_up_for() {
     drop(leaves);
     assert_eq!(bench.describe("billing").members.len(), 1);
     assert_eq!(kept(&stays).len(), 1, "who owns what is decided by what is recorded");
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
     bench.storage.heal();
     let start = Instant::now();
     while kept(&stays).len() < 2 {
@@ -517,7 +524,7 @@ fn a_leave_that_can_not_be_recorded_is_made_up_for() {
         thread::yield_now();
     }
     assert!(owned(&stays).iter().any(|owned| owned.epoch > places[0].epoch));
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
 }
 
 #[test]
@@ -535,7 +542,7 @@ fn a_group_nobody_is_left_of_is_settled_all_the_same() {
         assert!(start.elapsed() < LONG, "never settled");
         thread::yield_now();
     }
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
 }
 
 #[test]
@@ -558,7 +565,7 @@ fn the_largest_subscription_fits_also_where_an_older_version_made_the_topic() {
     let member = bench.join(&group, &names);
     assert_eq!(bench.describe(&group).members[0].subscription.len(), names.len());
     drop(member);
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
 }
 
 #[test]
@@ -580,7 +587,7 @@ fn many_threads_commit_and_none_is_lost() {
         let committed: Vec<_> = owned(member).iter().map(|owned| owned.committed.unwrap()).collect();
         assert!(committed.iter().all(|offset| *offset > 493), "{committed:?}");
     }
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
 }
 
 /// Every storage operation of a rebalance that begins a segment fails once: what is in memory is what a reopen folds,
@@ -606,7 +613,7 @@ fn whatever_fails_in_a_rebalance_memory_and_records_agree() {
             }
             let nothing_failed = bench.storage.operations() - before < n;
             bench.storage.heal();
-            assert_eq!(bench.folded(), bench.table(), "{step}, operation {n}");
+            bench.assert_folded(&format!("{step}, operation {n}"));
             drop(third);
             if let Err(error) = first.release(revoked(&first)) {
                 // A failed sync: the next open mends it.
@@ -626,7 +633,7 @@ fn whatever_fails_in_a_rebalance_memory_and_records_agree() {
             let group = bench.describe("billing");
             assert_eq!(group.members.iter().map(|member| member.assignment.len()).sum::<usize>(), 16);
             assert!(revoked(&first).is_empty());
-            assert_eq!(bench.folded(), bench.table(), "{step}, operation {n}, afterwards");
+            bench.assert_folded(&format!("{step}, operation {n}, afterwards"));
             if nothing_failed {
                 assert!(n > 5, "{step} does nothing that can fail");
                 break;
@@ -663,7 +670,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// What the members know of is what there is: everything is owned once, by one who subscribes.
 fn check(bench: &Bench, members: &[Member]) {
-    assert_eq!(bench.folded(), bench.table());
+    bench.assert_folded("");
     let mut owners = BTreeMap::new();
     for member in members {
         for owned in owned(member) {

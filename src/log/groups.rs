@@ -134,17 +134,8 @@ impl Log {
     pub fn lag(&self, group: &str) -> Result<Lag> {
         self.check_open()?;
         check_name("group", group)?;
-        let known = Known::of(self.shared.groups.describe(group)?);
-        let mut topics: Vec<_> = self.topics_by_id().into_values().collect();
-        topics.retain(|topic| known.has_topic(topic.id));
-        topics.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        let partitions = topics.iter().flat_map(|topic| topic.partitions.iter());
-        let lags = partitions.map(|partition| {
-            let place = PartitionId::of(partition);
-            let start = known.starts.get(&place).copied().unwrap_or_else(|| partition.start_offset());
-            PartitionLag::of(partition, known.committed.get(&place).copied(), start)
-        });
-        Ok(Lag::of(lags.collect()))
+        let described = self.shared.groups.describe(group)?;
+        Ok(Lag::of(lag_of(described, &self.shared.topics.select(|_| true))))
     }
 
     /// Sets what a group has committed for all partitions of a topic, and answers it. Its consumers go on there when
@@ -249,6 +240,19 @@ impl Log {
     fn topics_by_id(&self) -> BTreeMap<u128, Arc<TopicState>> {
         self.shared.topics.select(|_| true).into_iter().map(|topic| (topic.id, topic)).collect()
     }
+}
+
+/// How far a group is behind, by topic and partition. `topics` are all of them, in order of their names.
+pub(super) fn lag_of(group: Described, topics: &[Arc<TopicState>]) -> Vec<PartitionLag> {
+    let known = Known::of(group);
+    let topics = topics.iter().filter(|topic| known.has_topic(topic.id));
+    let partitions = topics.flat_map(|topic| topic.partitions.iter());
+    let lags = partitions.map(|partition| {
+        let place = PartitionId::of(partition);
+        let start = known.starts.get(&place).copied().unwrap_or_else(|| partition.start_offset());
+        PartitionLag::of(partition, known.committed.get(&place).copied(), start)
+    });
+    lags.collect()
 }
 
 /// What a group has said of partitions.

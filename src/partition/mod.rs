@@ -425,6 +425,11 @@ impl PartitionLog {
         })
     }
 
+    /// Those of the log.
+    pub(crate) fn log_figures(&self) -> &Figures {
+        &self.env.figures
+    }
+
     /// Counts the error if `body` ends with one.
     #[inline(always)]
     fn counted<T>(&self, operation: Operation, body: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -10,6 +10,7 @@ use super::policy::Policies;
 use crate::{
     config::Start,
     error::{ErrorKind, Result},
+    figures::ReadFigures,
     partition::{Cursor, PartitionLog, Run, Skipped},
 };
 
@@ -24,6 +25,7 @@ pub(crate) struct Place {
     /// Where damage was passed over, until a record comes.
     passed_to: Option<u64>,
     paused: bool,
+    figures: ReadFigures,
 }
 
 #[derive(Debug)]
@@ -53,15 +55,24 @@ impl Place {
     /// At `offset`, wherever that is.
     pub(crate) fn new(partition: &Arc<PartitionLog>, offset: u64) -> Self {
         let position = Cursor::new(partition, offset).map_or(Position::Outside(offset), Position::Inside);
-        Self { partition: partition.clone(), position, passed_to: None, paused: false }
+        Self { partition: partition.clone(), position, passed_to: None, paused: false, figures: ReadFigures::default() }
     }
 
     /// Where `start` is in the partition; kind `OffsetOutOfRange`.
     pub(crate) fn at(partition: &Arc<PartitionLog>, start: Start) -> Result<Self> {
         let position = Position::Outside(partition.start_offset());
-        let mut place = Self { partition: partition.clone(), position, passed_to: None, paused: false };
+        let mut place = Self { position, ..Self::new(partition, 0) };
         place.seek_start(start)?;
         Ok(place)
+    }
+
+    /// The same, with what it gives counted.
+    pub(crate) fn counted(self, figures: ReadFigures) -> Self {
+        Self { figures, ..self }
+    }
+
+    pub(super) fn count(&self, run: &Run) {
+        self.figures.read(run.records(), run.bytes() as u64);
     }
 
     pub(crate) fn partition(&self) -> &Arc<PartitionLog> {
@@ -101,7 +112,8 @@ impl Place {
 
     /// Goes to `offset`, wherever that is.
     pub(crate) fn restart(&mut self, offset: u64) {
-        *self = Self { paused: self.paused, ..Self::new(&self.partition, offset) };
+        let figures = std::mem::take(&mut self.figures);
+        *self = Self { paused: self.paused, figures, ..Self::new(&self.partition, offset) };
     }
 
     /// Goes where `start` is.

@@ -91,6 +91,7 @@ impl Turns {
                 Ok(Step::End) => continue,
                 Ok(Step::Records(run)) => {
                     taken.left.take(&run);
+                    place.count(&run);
                     taken.runs.push(run);
                     self.next = turn + 1;
                 }

@@ -16,8 +16,13 @@ use tempfile::TempDir;
 
 /// Builds an example as this test was built; answers where it is.
 pub(crate) fn build(name: &str) -> PathBuf {
+    build_with(name, &[])
+}
+
+/// The same, of one that needs features.
+pub(crate) fn build_with(name: &str, features: &[&str]) -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--example", name, "--message-format=json"]);
+    cargo.args(["build", "--example", name, "--features", &features.join(","), "--message-format=json"]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
