@@ -628,19 +628,6 @@ impl From<RecordRef<'_>> for OwnedRecord {
     }
 }
 
-/// What takes a record that was read takes it by reference, too.
-impl<'a> From<&RecordRef<'a>> for RecordRef<'a> {
-    fn from(record: &RecordRef<'a>) -> Self {
-        *record
-    }
-}
-
-impl<'a> From<&'a OwnedRecord> for RecordRef<'a> {
-    fn from(record: &'a OwnedRecord) -> Self {
-        record.as_record_ref()
-    }
-}
-
 /// Prints bytes as text, null as `null`.
 struct Text<'a>(Option<&'a [u8]>);
 

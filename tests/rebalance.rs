@@ -516,7 +516,7 @@ fn a_consumer_that_does_not_poll_is_expelled_and_its_commits_are_fenced() {
     assert_eq!(busy.lag().total, 20);
     busy.commit_offsets([("orders", 0, 3)]).unwrap();
     for record in &batch {
-        let error = lazy.commit_through(record).unwrap_err();
+        let error = lazy.commit_through(&record).unwrap_err();
         assert_eq!(fenced(&error), (ErrorKind::Fenced, Some("orders")));
     }
     assert_eq!(lazy.commit().unwrap_err().kind(), ErrorKind::Fenced);

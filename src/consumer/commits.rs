@@ -33,14 +33,13 @@ impl Consumer {
         self.core.commit_positions(Some(durability))
     }
 
-    /// Commits that the partition was dealt with up to and including this record, which is a [`RecordRef`] or an
-    /// [`OwnedRecord`](crate::OwnedRecord). Other partitions stay as they are.
+    /// Commits that the partition was dealt with up to and including this record. Other partitions stay as they are. Of
+    /// a record that was kept, give [`as_record_ref`](crate::OwnedRecord::as_record_ref).
     ///
     /// # Errors
     /// Those of [`commit`](Consumer::commit), [`Fenced`](crate::ErrorKind::Fenced) also for a partition that this consumer
     /// has given away since; [`NotAssigned`](crate::ErrorKind::NotAssigned) for one that it never had.
-    pub fn commit_through<'r>(&mut self, record: impl Into<RecordRef<'r>>) -> Result<()> {
-        let record = record.into();
+    pub fn commit_through(&mut self, record: &RecordRef<'_>) -> Result<()> {
         // Offsets are below 2^63.
         self.commit_offsets([(record.topic(), record.partition(), record.offset() + 1)])
     }

@@ -135,7 +135,7 @@ impl<T, E: Encoding<T>> Iterator for TypedReader<'_, T, E> {
         }
         match self.next_record() {
             Ok(record) => record.map(|record| {
-                let event = self.topic.decode(&record)?;
+                let event = record.decode(self.topic.encoding())?;
                 Ok((record, event))
             }),
             Err(error) => {

@@ -48,6 +48,10 @@ use crate::{
 ///
 /// // A record with more than an event in it:
 /// orders.topic().append(orders.record(&order)?.header("source", "web"))?;
+///
+/// // One that is appended only if nobody else has appended meanwhile:
+/// let partition = orders.topic().partition(0)?;
+/// partition.append_if(partition.end_offset(), orders.record(&order)?)?;
 /// # Ok(())
 /// # }
 /// ```
@@ -160,13 +164,12 @@ impl<T, E: Encoding<T>> TypedTopic<T, E> {
         self.topic.append(Record::tombstone(key))
     }
 
-    /// The event that a record of this topic holds, a [`RecordRef`] or an [`OwnedRecord`](crate::OwnedRecord):
-    /// [`RecordRef::decode`] with this encoding.
+    /// The event that a record of this topic holds: [`RecordRef::decode`] with this encoding.
     ///
     /// # Errors
     /// [`Undecodable`](crate::ErrorKind::Undecodable).
-    pub fn decode<'r>(&self, record: impl Into<RecordRef<'r>>) -> Result<Option<T>> {
-        record.into().decode(&self.encoding)
+    pub fn decode(&self, record: &RecordRef<'_>) -> Result<Option<T>> {
+        record.decode(&self.encoding)
     }
 
     /// Calls `append` with the records of these events, which may borrow their keys from them.
