@@ -214,7 +214,7 @@ fn consume_once(consumer: &mut Consumer, pipe: &Pipe, random: &mut Random) -> ti
             };
             let (place, offset) = (Place::of(record.topic(), record.partition()).unwrap(), record.offset() + 1);
             pipe.say(&[Message::WillCommit(place, offset)]);
-            consumer.commit_through(record)?;
+            consumer.commit_through(&record)?;
             pipe.say(&[Message::DidCommit(place, offset)]);
             return Ok(());
         }
