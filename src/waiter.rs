@@ -9,6 +9,7 @@
 //! registration in place of the ticket.
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -82,7 +83,9 @@ impl Waiter {
         if self.has_task.load(Ordering::SeqCst) && self.has_task.swap(false, Ordering::SeqCst) {
             let task = self.task.lock().take();
             if let Some(task) = task {
-                task.wake();
+                // An executor that panics is told by the panic hook. Others are still to be woken by whoever does this,
+                // and what they are woken for has happened.
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| task.wake()));
             }
         }
     }
@@ -183,6 +186,24 @@ mod tests {
         waiter.wake();
         assert_eq!(woken.0.load(Ordering::SeqCst), 2);
         assert_eq!(Arc::strong_count(&woken), 2);
+    }
+
+    /// An executor that is no good.
+    struct Panics;
+
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("on purpose");
+        }
+    }
+
+    #[test]
+    fn a_task_whose_waker_panics_is_no_harm_to_who_wakes() {
+        let waiter = Waiter::default();
+        waiter.register(&Waker::from(Arc::new(Panics)));
+        let ticket = waiter.ticket();
+        waiter.wake();
+        assert_ne!(waiter.ticket(), ticket);
     }
 
     #[test]
