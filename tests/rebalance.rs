@@ -642,6 +642,20 @@ fn a_group_moves_on_from_where_it_began_and_not_from_what_is_latest_now() {
 }
 
 #[test]
+fn a_consumer_goes_on_where_another_one_let_the_group_begin() {
+    let log = log();
+    let orders = topic(&log, "orders", 2);
+    append(&orders, 1, 5);
+    let first = builder(&log).start_if_new(Start::Latest).open().unwrap();
+    append(&orders, 1, 2);
+    let mut second = open(&log); // which would begin at the log start
+    drop(first);
+    assert_eq!(drain(&mut second), [(1, 5), (1, 6)]);
+    second.rewind().unwrap();
+    assert_eq!(second.position("orders", 1).unwrap(), 5);
+}
+
+#[test]
 fn subscriptions_of_one_group_may_differ() {
     let log = log();
     topic(&log, "orders", 4);
