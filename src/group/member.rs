@@ -76,7 +76,7 @@ impl Groups {
     pub(crate) fn join(self: &Arc<Self>, joining: Joining<'_>) -> Result<Member> {
         let Joining { group, subscription, max_poll_interval, waiter, begin } = joining;
         let (group, pulse) = (Arc::from(group), Arc::new(Pulse::new(max_poll_interval, waiter)));
-        let id = self.enter(&group, &subscription, &pulse, begin, true)?;
+        let id = self.enter(&group, &subscription, &pulse, begin, None)?;
         let figures = self.partition.log_figures().group(&group);
         Ok(Member { groups: self.clone(), group, id, subscription, pulse, figures })
     }
@@ -121,6 +121,12 @@ impl Member {
             Some(Owned { log, epoch: ownership.epoch, is_revoked, start: ownership.start, committed })
         });
         Some(View { generation: group.generation(), owned: owned.collect() })
+    }
+
+    /// Whether it wasn't expelled.
+    pub(crate) fn is_member(&self) -> bool {
+        let state = self.groups.state.lock();
+        state.live.get(&self.group).is_some_and(|live| live.members.contains_key(&self.id))
     }
 
     /// What the group has committed for the partition.
@@ -193,9 +199,8 @@ impl Member {
 
     /// Becomes a member again after it was expelled; does nothing if it wasn't. Kinds as for [`Groups::join`].
     pub(crate) fn rejoin(&mut self, begin: Begin<'_>) -> Result<()> {
-        let is_member = |live: &super::LiveGroup| live.members.contains_key(&self.id);
-        if !self.groups.state.lock().live.get(&self.group).is_some_and(is_member) {
-            self.id = self.groups.enter(&self.group, &self.subscription, &self.pulse, begin, false)?;
+        if !self.is_member() {
+            self.id = self.groups.enter(&self.group, &self.subscription, &self.pulse, begin, Some(self.id))?;
         }
         Ok(())
     }

@@ -542,6 +542,7 @@ fn a_group_nobody_is_left_of_is_settled_all_the_same() {
         assert!(start.elapsed() < LONG, "never settled");
         thread::yield_now();
     }
+    assert!(bench.groups.names().is_empty(), "it stays deleted");
     bench.assert_folded("");
 }
 
