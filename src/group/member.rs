@@ -7,7 +7,11 @@
 //! # Thread safety
 //! It belongs to one consumer; what is shared lies behind the groups' lock, or is an atomic.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Groups, PartitionId, State,
@@ -76,7 +80,10 @@ impl Groups {
     pub(crate) fn join(self: &Arc<Self>, joining: Joining<'_>) -> Result<Member> {
         let Joining { group, subscription, max_poll_interval, waiter, begin } = joining;
         let (group, pulse) = (Arc::from(group), Arc::new(Pulse::new(max_poll_interval, waiter)));
+        // Looking for where to begin may take long, and isn't the consumer's time.
+        pulse.enter_poll();
         let id = self.enter(&group, &subscription, &pulse, begin, None)?;
+        pulse.leave_poll();
         let figures = self.partition.log_figures().group(&group);
         Ok(Member { groups: self.clone(), group, id, subscription, pulse, figures })
     }
@@ -189,10 +196,14 @@ impl Member {
     pub(crate) fn release(&self, places: impl IntoIterator<Item = PartitionId>) -> Result<()> {
         self.groups.change(|state| {
             let Some(group) = state.offsets.table().group(&self.group) else { return Ok(()) };
-            let changes: Vec<Change> = places.into_iter().filter_map(|place| group.release(self.id, place)).collect();
+            let (mut changes, mut next) = (Vec::new(), BTreeSet::new());
+            for place in places {
+                next.extend(group.ownership(place).map(|ownership| ownership.next));
+                changes.extend(group.release(self.id, place));
+            }
             let outcome = self.groups.append(state, &self.group, changes);
             // Also of what was released before it failed.
-            self.groups.notify(state, &self.group);
+            self.groups.notify_some(state, &self.group, |id| next.contains(&id));
             outcome
         })
     }

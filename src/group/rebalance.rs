@@ -150,8 +150,13 @@ impl Groups {
 
     /// Has all members look at what they own.
     pub(super) fn notify(&self, state: &mut State, group: &Arc<str>) {
-        let members = state.live.get(group).into_iter().flat_map(|live| live.members.values());
-        for member in members {
+        self.notify_some(state, group, |_| true);
+    }
+
+    /// Has some members look at what they own.
+    pub(super) fn notify_some(&self, state: &mut State, group: &Arc<str>, which: impl Fn(u64) -> bool) {
+        let members = state.live.get(group).into_iter().flat_map(|live| &live.members);
+        for (_, member) in members.filter(|(id, _)| which(**id)) {
             member.pulse.renew();
             state.to_wake.push(member.pulse.clone());
         }
