@@ -1,9 +1,14 @@
-//! Groups: commits a second, what a million commits cost the next open, and what a rebalance takes.
+//! Groups: commits a second, what a million commits cost the next open, what a rebalance takes, and what a consumer costs
+//! that is asleep.
 
 #![allow(clippy::expect_used, missing_docs, reason = "a benchmark ends where it can't go on")]
 
 use std::{
+    future::Future,
     path::Path,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -124,5 +129,55 @@ fn rebalance(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, commits, open_behind_commits, rebalance);
+/// Consumers that are asleep.
+const ASLEEP: usize = 1_000;
+
+/// Numbers of this process: threads, resident KiB that no file backs, and clock ticks of processor time.
+fn process() -> (i64, i64, i64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    };
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // User and system time are the 12th and 13th field behind the name, which is in parentheses.
+    let times = stat.rsplit(')').next().into_iter().flat_map(str::split_whitespace).skip(11).take(2);
+    (number("Threads"), number("RssAnon"), times.filter_map(|time| time.parse::<i64>().ok()).sum())
+}
+
+/// What consumers cost that wait as futures, and what they cost who appends to a topic that they don't read.
+fn asleep(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("an append, beside consumers that sleep at another topic");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let log = open(dir.path());
+    log.create_topic("bench", TopicConfig::with_partitions(4)).expect("a new topic");
+    let other = log.create_topic("other", TopicConfig::with_partitions(1)).expect("a new topic");
+    for count in [0, ASLEEP] {
+        let before = process();
+        let open_one = |number| log.consumer(format!("group-{number}")).topic("bench").open().expect("a consumer");
+        let mut consumers: Vec<Consumer> = (0..count).map(open_one).collect();
+        let mut futures: Vec<_> = consumers.iter_mut().map(|consumer| Box::pin(consumer.ready())).collect();
+        for future in &mut futures {
+            let mut context = Context::from_waker(Waker::noop());
+            assert_eq!(pin!(future).as_mut().poll(&mut context), Poll::Pending);
+        }
+        if count > 0 {
+            let (threads, kibibytes, _) = process();
+            let ticks = process().2;
+            thread::sleep(Duration::from_secs(1));
+            let bytes = (kibibytes - before.1) * 1024 / count as i64;
+            let idle = process().2 - ticks;
+            println!(
+                "{count} asleep: {} threads more, {bytes} bytes each, {idle} clock ticks a second",
+                threads - before.0
+            );
+        }
+        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+            bencher.iter(|| other.append(Record::new("x")).expect("an append"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, commits, open_behind_commits, rebalance, asleep);
 criterion_main!(benches);

@@ -15,6 +15,7 @@
 pub mod dead_letter;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod typed_reader;
 mod typed_topic;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::{
     record::{OwnedRecord, RecordRef},
 };
 
+pub use typed_reader::TypedReader;
 pub use typed_topic::TypedTopic;
 
 /// What an [`Encoding`] says when it fails: any error, made of text by `?` and `into` as well.

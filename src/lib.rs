@@ -20,7 +20,8 @@
 //!
 //! let mut billing = log.consumer("billing").topic("orders").open()?;
 //! for record in &billing.poll(Duration::from_secs(1))? {
-//!     println!("{}-{} at {}: {:?}", record.topic(), record.partition(), record.offset(), record.value());
+//!     let value = record.value_str()?.unwrap_or("(null)");
+//!     println!("{}-{} at {}: {value}", record.topic(), record.partition(), record.offset());
 //! }
 //! billing.commit()?; // the next run goes on behind what this one has seen
 //! log.close()?;
@@ -65,8 +66,9 @@
 //! # When something is wrong
 //! Every error is an [`Error`] with an [`ErrorKind`]. Nothing is skipped silently: records that can't be read are an error
 //! that tells file, position and offsets ([`ErrorKind::Corruption`]), and where reading can go on
-//! ([`Error::resume_offset`]); or a [policy](CorruptionPolicy) goes on there and tells ([`Batch::skipped`]). What opening found and mended after a crash is in [`Log::recovery`]. A full disk is an error
-//! of its own kind; reading goes on, and so do appends once there is space.
+//! ([`Error::resume_offset`]); or a [policy](CorruptionPolicy) goes on there and tells
+//! ([`Batch::skipped`]). What opening found and mended after a crash is in [`Log::recovery`]. A full disk is an error of its
+//! own kind; reading goes on, and so do appends once there is space.
 //!
 //! # Where to look
 //! | you want to | see |
@@ -90,10 +92,14 @@
 //! | read from a time on | [`Partition::read_from_time`], [`Reader::seek_to_time`], [`Consumer::seek_to_time`], [`Start::Time`] |
 //! | keep or send what was read | [`Batch`], [`OwnedRecord`] |
 //! | append and read values of your own types | [`Topic::typed`], [`Batch::typed`], [`RecordRef::decode`], [`Encoding`] |
+//! | fold all events of a topic | [`TypedTopic::reader`] |
+//! | have keys, values and headers as text | [`RecordRef::key_str`], [`RecordRef::value_str`], [`RecordRef::header_str`] |
+//! | copy records to another topic, or append them again | [`Record::from`](Record#impl-From<RecordRef<'a>>-for-Record<'a>) |
 //! | go on behind a record that can't be dealt with | [`Batch::typed`], [`dead_letter`] |
 //! | know what a crash has done | [`Log::recovery`], [`RecoveryReport`] |
 //! | test without files | [`LogOptions::in_memory`] |
 //! | watch a log with Prometheus and Grafana | `doc::metrics`, with the feature `metrics` |
+//! | find what you know from Apache Kafka | [`doc::kafka`] |
 //! | know what is in the files | [`doc`] |
 //!
 //! # What it is not for
@@ -160,7 +166,7 @@ pub use durable::Durable;
 #[cfg(feature = "bincode")]
 #[cfg_attr(docsrs, doc(cfg(feature = "bincode")))]
 pub use encoding::Bincode;
-pub use encoding::{Encoding, EncodingError, Json, TypedTopic, dead_letter};
+pub use encoding::{Encoding, EncodingError, Json, TypedReader, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{
     CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, Reset, TopicDescription,
@@ -189,6 +195,7 @@ const _: () = {
     sent::<Consumer>();
     sent::<Ready<'static>>();
     sent::<Reader>();
+    sent::<TypedReader<'static, std::cell::Cell<u8>, Json>>();
     sent::<PartitionRecords>();
     sent::<Durable>();
     sent::<Error>();

@@ -136,6 +136,7 @@ impl Topic {
     /// - [`Io`](crate::ErrorKind::Io), [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed, now or
     ///   earlier; with [`Durability::Synced`] the record may have been appended.
     /// - [`Closed`](crate::ErrorKind::Closed).
+    #[doc(alias = "send", alias = "produce")]
     pub fn append(&self, record: Record<'_>) -> Result<Appended> {
         self.append_record(&record, None)
     }
@@ -431,6 +432,7 @@ impl Partition {
     }
 
     /// The log start offset: the earliest that can be read.
+    #[doc(alias = "beginningOffsets")]
     pub fn start_offset(&self) -> u64 {
         self.log.start_offset()
     }
@@ -438,6 +440,7 @@ impl Partition {
     /// The log end offset: greater than that of every record that is there, and where [`Start::Latest`] begins.
     ///
     /// [`Start::Latest`]: crate::Start::Latest
+    #[doc(alias = "endOffsets")]
     pub fn end_offset(&self) -> u64 {
         self.log.end_offset()
     }

@@ -20,6 +20,12 @@ use std::{
 
 use parking_lot::Mutex;
 
+/// Wakes a task, which runs other people's code: if that panics, the panic hook tells it, and neither the others that are
+/// to be woken nor the thread that wakes them, which may be the one that flushes, have to do with it.
+pub(crate) fn wake_task(task: Waker) {
+    let _ = panic::catch_unwind(AssertUnwindSafe(|| task.wake()));
+}
+
 /// One place to sleep at.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
@@ -83,9 +89,7 @@ impl Waiter {
         if self.has_task.load(Ordering::SeqCst) && self.has_task.swap(false, Ordering::SeqCst) {
             let task = self.task.lock().take();
             if let Some(task) = task {
-                // An executor that panics is told by the panic hook. Others are still to be woken by whoever does this,
-                // and what they are woken for has happened.
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| task.wake()));
+                wake_task(task);
             }
         }
     }

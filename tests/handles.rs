@@ -1,13 +1,17 @@
 //! Handles: they keep the log open, and after `close` they say so.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     thread,
     time::{Duration, Instant},
 };
 
-use tidelog::{Batch, Durability, ErrorKind, Log, Record, Start, TopicConfig};
+use tidelog::{
+    Batch, Durability, Encoding, EncodingError, ErrorKind, Log, Rebalance, Record, Reset, Start, TopicConfig,
+    TypedTopic,
+};
 
 #[test]
 fn a_topic_works_when_its_log_was_dropped() {
@@ -97,6 +101,22 @@ fn handles_of_a_closed_log_say_so_and_batches_stay() {
         ("pause", consumer.pause([("orders", 0)])),
         ("resume", consumer.resume([("orders", 0)])),
         ("rewind", consumer.rewind()),
+        ("append_if", partition.append_if(0, Record::new("tea")).map(drop)),
+        ("delete_records", partition.delete_records(0).map(drop)),
+        ("read_from_time", partition.read_from_time(0).map(drop)),
+        ("offset_for_time", partition.offset_for_time(0).map(drop)),
+        ("reader seek_to_time", reader.seek_to_time(0)),
+        ("consumer seek_to_time", consumer.seek_to_time(0)),
+        ("commit_with", consumer.commit_with(Durability::Synced)),
+        ("enforce_retention", log.enforce_retention().map(drop)),
+        ("delete_topic", log.delete_topic("orders")),
+        ("increase_partitions", log.increase_partitions("orders", 3).map(drop)),
+        ("alter_topic", log.alter_topic("orders", |config| config).map(drop)),
+        ("describe_topic", log.describe_topic("orders").map(drop)),
+        ("describe_group", log.describe_group("billing").map(drop)),
+        ("lag", log.lag("billing").map(drop)),
+        ("reset_offsets", log.reset_offsets("billing", "orders", Reset::Earliest).map(drop)),
+        ("delete_group", log.delete_group("billing")),
         ("open a consumer", builder.open().map(drop)),
         ("open a consumer of a topic that isn't there", unknown.open().map(drop)),
     ];
@@ -179,4 +199,60 @@ fn an_in_memory_log_is_gone_when_it_is_closed() {
     assert!(other.topics().is_empty(), "each has its own files");
     log.close().unwrap();
     assert!(!std::path::Path::new("test").exists());
+}
+
+/// Whatever it is asked, it panics.
+struct Panicking;
+
+impl Encoding<u32> for Panicking {
+    fn encode(&self, _: &u32, _: &mut Vec<u8>) -> Result<(), EncodingError> {
+        panic!("while encoding")
+    }
+
+    fn decode(&self, _: &[u8]) -> Result<u32, EncodingError> {
+        panic!("while decoding")
+    }
+}
+
+/// A program's own code is called amid the log's: what it leaves when it panics works, and can be dropped.
+#[test]
+fn a_panic_of_the_programs_own_code_breaks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let orders = log.create_topic("orders", TopicConfig::with_partitions(2)).unwrap();
+    fn assert_panics<T>(code: impl FnOnce() -> T) {
+        assert!(panic::catch_unwind(AssertUnwindSafe(code)).is_err());
+    }
+
+    let partitioned = orders.with_partitioner(|_: &Record<'_>, _| panic!("while choosing"));
+    assert_panics(|| partitioned.append(Record::new("tea")));
+    let typed: TypedTopic<u32, Panicking> = orders.typed(Panicking);
+    assert_panics(|| typed.append_batch([1, 2]));
+    assert_panics(|| log.alter_topic("orders", |_| panic!("while changing")));
+    orders.append_batch((0..10).map(|i| Record::new(format!("{i}")).partition(i % 2))).unwrap();
+    let mut reader = typed.reader(Start::Earliest).unwrap();
+    assert_panics(|| reader.next());
+    drop(reader);
+
+    let (mut panics, mut calls) = (true, 0);
+    let builder = log.consumer("billing").topic("orders").auto_commit(Duration::ZERO);
+    let callback = move |_: &mut Rebalance<'_>| {
+        assert!(!std::mem::take(&mut panics), "while partitions come");
+        calls += 1;
+        assert_eq!(calls, 1, "told once more, and no more then");
+        Ok(())
+    };
+    let mut consumer = builder.on_rebalance(callback).open().unwrap();
+    assert_panics(|| consumer.poll(Duration::ZERO));
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 10);
+    assert_panics(move || {
+        let _dropped_by_the_panic = consumer;
+        panic!("of the service");
+    });
+    let mut other = log.consumer("billing").topic("orders").open().unwrap();
+    assert_eq!(other.poll(Duration::ZERO).unwrap().len(), 10, "nothing was committed, all partitions are free");
+    other.close().unwrap();
+
+    log.close().unwrap();
+    assert!(Log::open(dir.path()).unwrap().recovery().is_clean());
 }

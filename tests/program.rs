@@ -74,6 +74,6 @@ fn check(log: &Log, runs: usize) -> BTreeMap<u32, u64> {
         ends.insert(number, end);
     }
     assert!(consumer.poll(Duration::ZERO).unwrap().is_empty());
-    assert_eq!(log.consumer("billing").topic("orders").open().unwrap_err().kind(), ErrorKind::GroupInUse);
+    assert_eq!(log.delete_group("billing").unwrap_err().kind(), ErrorKind::GroupInUse);
     ends
 }

@@ -191,3 +191,59 @@ fn everything_of_a_record_comes_back() {
     assert_eq!((read.timestamp_ms(), read.client_timestamp_ms()), (-5, Some(-5)));
     assert!(read.append_time_ms() > 0);
 }
+
+#[test]
+fn what_was_read_is_appended_elsewhere_as_it_was() {
+    let log = Log::options().in_memory().open("test").unwrap();
+    let orders = log.create_topic("orders", TopicConfig::with_partitions(3)).unwrap();
+    let copies = log.create_topic("copies", TopicConfig::with_partitions(1)).unwrap();
+    orders.append(Record::new("tea").key("a").header("h", "1").null_header("h").header("i", "")).unwrap();
+    orders.append(Record::new("").timestamp_ms(-5).partition(2)).unwrap();
+    orders.append(Record::tombstone("")).unwrap();
+    orders.append(Record::null()).unwrap();
+
+    let mut read = Vec::new();
+    let mut reader = orders.reader(Start::Earliest).unwrap();
+    while let Some(batch) = reader.next_batch().unwrap() {
+        copies.append_batch(batch.iter().map(Record::from)).unwrap();
+        read.extend(batch.iter().map(|record| record.to_owned()));
+    }
+    copies.append_batch(read.iter().map(Record::from)).unwrap();
+    assert_eq!(read.len(), 4);
+
+    let copied = copies.partition(0).unwrap().read_from(0).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    assert_eq!(copied.len(), 8);
+    for (copied, read) in copied.iter().zip(read.iter().chain(&read)) {
+        assert_eq!((copied.key(), copied.value()), (read.key(), read.value()));
+        assert_eq!(copied.headers().collect::<Vec<_>>(), read.headers().collect::<Vec<_>>());
+        assert_eq!(copied.client_timestamp_ms(), read.client_timestamp_ms());
+        assert_eq!(Record::from(read), Record::from(&read.as_record_ref()));
+        assert_eq!(Record::from(read).explicit_partition(), None, "the key decides anew");
+    }
+}
+
+#[test]
+fn text_is_text_or_an_error_with_its_place() {
+    let orders = topic(2);
+    let append = |record: Record<'_>| {
+        let at = orders.append(record.partition(1)).unwrap();
+        orders.partition(1).unwrap().read_from(at.offset).unwrap().next().unwrap().unwrap()
+    };
+    let text = append(Record::new("Tee für zwei").key("").header("h", "1").header("h", "2").null_header("n"));
+    assert_eq!((text.key_str().unwrap(), text.value_str().unwrap()), (Some(""), Some("Tee für zwei")));
+    assert_eq!(text.header_str("h").unwrap(), Some("2"));
+    assert_eq!((text.header_str("n").unwrap(), text.header_str("none").unwrap()), (None, None));
+    let null = append(Record::null());
+    assert_eq!((null.key_str().unwrap(), null.value_str().unwrap()), (None, None));
+
+    let bytes = append(Record::new(b"caf\xe9").key(b"\xff").header("h", "fine").header("h", b"\x80"));
+    for (outcome, part) in
+        [(bytes.key_str(), "the key"), (bytes.value_str(), "the value"), (bytes.header_str("h"), "the header \"h\"")]
+    {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Undecodable);
+        assert_eq!((error.topic(), error.partition()), (Some("orders"), Some(1)));
+        assert_eq!(error.resume_offset(), Some(bytes.offset() + 1));
+        assert!(error.to_string().contains(&format!("{part} isn't UTF-8")), "{error}");
+    }
+}

@@ -110,12 +110,6 @@ impl Event {
     }
 }
 
-/// The text of a header, if the record has it.
-pub(crate) fn header<'a>(record: &RecordRef<'a>, name: &str) -> Option<&'a str> {
-    let (_, value) = record.headers().find(|(found, _)| *found == name)?;
-    std::str::from_utf8(value?).ok()
-}
-
 /// The place of a record: what its consequences carry in a header named [`Source::HEADER`].
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Source {
@@ -139,7 +133,8 @@ impl Source {
             let (topic, partition) = partition.rsplit_once('-')?;
             Some(Self { topic: topic.to_owned(), partition: partition.parse().ok()?, offset: offset.parse().ok()? })
         };
-        header(record, Self::HEADER)
+        record
+            .header_str(Self::HEADER)?
             .and_then(parse)
             .ok_or_else(|| format!("{} doesn't name its source", Self::of(record)).into())
     }

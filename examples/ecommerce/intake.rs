@@ -37,8 +37,8 @@ pub(crate) struct Intake {
 
 /// Adds the lines that a record of intake's stands for.
 pub(crate) fn add_lines(record: &RecordRef<'_>, lines: &mut LineSet) -> Result<()> {
-    let ranges = events::header(record, LINES).or_else(|| events::header(record, LINE));
-    let added = events::header(record, FILE).zip(ranges).and_then(|(file, ranges)| lines.add_ranges(file, ranges));
+    let ranges = record.header_str(LINES)?.or(record.header_str(LINE)?);
+    let added = record.header_str(FILE)?.zip(ranges).and_then(|(file, ranges)| lines.add_ranges(file, ranges));
     added.ok_or_else(|| format!("{} doesn't name the lines it stands for", Source::of(record)).into())
 }
 

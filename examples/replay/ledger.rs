@@ -1,7 +1,7 @@
 //! The ledger: what happened to accounts, and what follows from it.
 
 use serde::{Deserialize, Serialize};
-use tidelog::{Encoding, EncodingError, Json, Log, RecordRef, Start, TopicConfig, TypedTopic};
+use tidelog::{Encoding, EncodingError, Json, Log, TopicConfig, TypedTopic};
 
 use crate::Result;
 
@@ -58,15 +58,4 @@ pub(crate) fn fold(balance: i64, posting: &Posting) -> i64 {
 /// The mistake that somebody made once: what is withdrawn is added.
 pub(crate) fn wrong_fold(balance: i64, posting: &Posting) -> i64 {
     balance + i64::from(posting.amount)
-}
-
-/// Calls `f` with every posting from the beginning on, and the record that it is in.
-pub(crate) fn replay(ledger: &Ledger<impl Encoding<Posting>>, mut f: impl FnMut(RecordRef<'_>, Posting)) -> Result<()> {
-    let mut reader = ledger.topic().reader(Start::Earliest)?;
-    while let Some(batch) = reader.next_batch()? {
-        for (record, posting) in batch.typed(ledger.encoding()) {
-            f(record, posting?.ok_or("a posting is null")?);
-        }
-    }
-    Ok(())
 }

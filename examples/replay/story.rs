@@ -1,11 +1,11 @@
 //! The small story: what one can ask of a ledger that keeps everything.
 
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
-use tidelog::{Json, Log};
+use tidelog::{Json, Log, Start};
 
 use crate::{
     Result,
-    ledger::{self, Kind, Ledger, Posting, fold, replay, wrong_fold},
+    ledger::{self, Kind, Ledger, Posting, fold, wrong_fold},
 };
 
 /// Midnight of 2 March 2026 (UTC), the day of the story, in milliseconds since the Unix epoch.
@@ -53,24 +53,28 @@ pub(crate) fn run(log: &Log, at_ms: i64, account: u32) -> Result<()> {
 /// What a fold makes of the postings of an account up to a moment.
 fn balance(ledger: &Ledger, account: u32, until_ms: i64, fold: fn(i64, &Posting) -> i64) -> Result<i64> {
     let mut balance = 0;
-    replay(ledger, |record, posting| {
+    for event in ledger.reader(Start::Earliest)? {
+        let (record, posting) = event?;
+        let posting = posting.ok_or("a posting is null")?;
         if posting.account == account && record.timestamp_ms() <= until_ms {
             balance = fold(balance, &posting);
         }
-    })?;
+    }
     Ok(balance)
 }
 
 fn audit(ledger: &Ledger, account: u32) -> Result<String> {
     let (mut table, mut balance) = (Table::new(), 0);
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["Offset", "Time", "What", "Amount", "Balance"]);
-    replay(ledger, |record, posting| {
+    for event in ledger.reader(Start::Earliest)? {
+        let (record, posting) = event?;
+        let posting = posting.ok_or("a posting is null")?;
         if posting.account == account {
             balance = fold(balance, &posting);
             let (time, what) = (time(record.timestamp_ms()), format!("{:?}", posting.kind));
             let [offset, amount] = [record.offset(), posting.amount.into()].map(|number| number.to_string());
             table.add_row([offset, time, what, amount, balance.to_string()]);
         }
-    })?;
+    }
     Ok(table.to_string())
 }

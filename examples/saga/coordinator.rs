@@ -1,6 +1,6 @@
 //! The coordinator: brings a trip to its end, whoever began it.
 
-use tidelog::{Json, TypedTopic};
+use tidelog::{Start, TypedTopic};
 
 use crate::{
     Args, Result,
@@ -14,8 +14,9 @@ const TRIP: &str = "trip-1";
 /// Goes on where the records end, until there is nothing left to do.
 pub(crate) fn run(trips: &TypedTopic<Event>, world: &TypedTopic<bool>, args: &Args) -> Result<()> {
     let mut trip = Trip::default();
-    for record in trips.topic().partition(0)?.read_from(0)? {
-        trip.apply(record?.decode(&Json)?.ok_or("an event is null")?);
+    for event in trips.reader(Start::Earliest)? {
+        let (_, event) = event?;
+        trip.apply(event.ok_or("an event is null")?);
     }
     while let Some(next) = trip.next(args.all_well) {
         let event = match next {

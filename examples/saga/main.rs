@@ -13,7 +13,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, builder::PossibleValuesParser};
 use comfy_table::{Table, presets::NOTHING};
 use serde::{Serialize, de::DeserializeOwned};
-use tidelog::{Durability, Json, Log, Topic, TopicConfig};
+use tidelog::{Durability, Json, Log, Start, TopicConfig, TypedTopic};
 
 use crate::trip::Event;
 
@@ -43,22 +43,23 @@ fn run(args: &Args) -> Result<()> {
     let log = Log::open(args.data.as_deref().unwrap_or(temporary.path()))?;
     // On the device when it is appended: what is done next relies on it.
     let config = TopicConfig::with_partitions(1).durability(Durability::Synced);
-    let (trips, world) = (log.ensure_topic("trips", config.clone())?, log.ensure_topic("world", config)?);
-    coordinator::run(&trips.typed(Json), &world.typed(Json), args)?;
+    let trips: TypedTopic<Event> = log.ensure_topic("trips", config.clone())?.typed(Json);
+    let world: TypedTopic<bool> = log.ensure_topic("world", config)?.typed(Json);
+    coordinator::run(&trips, &world, args)?;
 
-    println!("What was decided, and what came of it:\n{}\n", table(&trips, |event: Event| event.describe())?);
-    println!("What the world did:\n{}", table(&world, |done: bool| if done { "done" } else { "failed" }.to_owned())?);
+    println!("What was decided, and what came of it:\n{}\n", table(&trips, |event| event.describe())?);
+    println!("What the world did:\n{}", table(&world, |done| if done { "done" } else { "failed" }.to_owned())?);
     Ok(log.close()?)
 }
 
 /// Every record of a topic.
-fn table<T: DeserializeOwned + Serialize>(topic: &Topic, describe: fn(T) -> String) -> Result<Table> {
+fn table<T: DeserializeOwned + Serialize>(topic: &TypedTopic<T>, describe: fn(T) -> String) -> Result<Table> {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    for record in topic.partition(0)?.read_from(0)? {
-        let record = record?;
-        let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
-        table.add_row([record.offset().to_string(), key, record.decode(&Json)?.map_or_else(String::new, describe)]);
+    for event in topic.reader(Start::Earliest)? {
+        let (record, event) = event?;
+        let key = record.key_str()?.unwrap_or_default().to_owned();
+        table.add_row([record.offset().to_string(), key, event.map_or_else(String::new, describe)]);
     }
     Ok(table)
 }

@@ -71,6 +71,7 @@ impl ConsumerBuilder {
     ///
     /// The topic has to be there when the consumer is opened. For one that may come later there is
     /// [`topic_pattern`](ConsumerBuilder::topic_pattern): a name is a pattern, too.
+    #[doc(alias = "subscribe")]
     pub fn topic(mut self, name: impl Into<String>) -> Self {
         self.topics.push(name.into());
         self
@@ -113,6 +114,7 @@ impl ConsumerBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias = "subscribe")]
     pub fn topic_pattern(mut self, pattern: impl Into<String>) -> Self {
         self.patterns.push(pattern.into());
         self
@@ -125,6 +127,7 @@ impl ConsumerBuilder {
     /// or behind it. Partitions and topics that come while the consumer is open are read from their beginning, whatever
     /// is said here: the group can't have meant to skip what wasn't there. Of several consumers of a group, the one that is
     /// there first says it, for the topics that it reads; the others go on from there.
+    #[doc(alias = "auto.offset.reset")]
     pub fn start_if_new(mut self, start: Start) -> Self {
         self.start_if_new = start;
         self
@@ -140,6 +143,7 @@ impl ConsumerBuilder {
     /// How many records a [`poll`](Consumer::poll) returns at most, exactly: of a batch that was appended in one piece
     /// the rest comes next time. At least 1, default as many as
     /// [`max_poll_bytes`](ConsumerBuilder::max_poll_bytes) allows.
+    #[doc(alias = "max.poll.records")]
     pub fn max_poll_records(mut self, records: usize) -> Self {
         self.max_poll_records = records;
         self
@@ -151,6 +155,8 @@ impl ConsumerBuilder {
     /// be committed that never were dealt with: then commit yourself.) With [`Duration::ZERO`], each `poll` commits.
     ///
     /// [`close`](Consumer::close) commits the rest. Dropping never commits, also not this. Default: no.
+    #[doc(alias = "enable.auto.commit")]
+    #[doc(alias = "auto.commit.interval.ms")]
     pub fn auto_commit(mut self, interval: Duration) -> Self {
         self.auto_commit = Some(interval);
         self
@@ -164,6 +170,7 @@ impl ConsumerBuilder {
 
     /// What [`poll`](Consumer::poll) does where the position isn't (or is no longer) in the log. Default:
     /// [`OutOfRangePolicy::Fail`].
+    #[doc(alias = "auto.offset.reset")]
     pub fn on_out_of_range(mut self, policy: OutOfRangePolicy) -> Self {
         self.policies.out_of_range = policy;
         self
@@ -208,6 +215,7 @@ impl ConsumerBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias = "ConsumerRebalanceListener")]
     pub fn on_rebalance(mut self, callback: impl FnMut(&mut Rebalance<'_>) -> Result<()> + Send + 'static) -> Self {
         self.on_rebalance = Some(Box::new(callback));
         self
@@ -218,6 +226,7 @@ impl ConsumerBuilder {
     /// 1 ms, default 5 minutes; [`Duration::MAX`] for no limit.
     ///
     /// The time inside `poll` doesn't count, nor does that of a [`ready`](Consumer::ready) that is pending.
+    #[doc(alias = "max.poll.interval.ms")]
     pub fn max_poll_interval(mut self, interval: Duration) -> Self {
         self.max_poll_interval = interval;
         self

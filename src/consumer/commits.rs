@@ -33,7 +33,8 @@ impl Consumer {
         self.core.commit_positions(Some(durability))
     }
 
-    /// Commits that the partition was dealt with up to and including this record. Other partitions stay as they are.
+    /// Commits that the partition was dealt with up to and including this record. Other partitions stay as they are. Of
+    /// a record that was kept, give [`as_record_ref`](crate::OwnedRecord::as_record_ref).
     ///
     /// # Errors
     /// Those of [`commit`](Consumer::commit), [`Fenced`](crate::ErrorKind::Fenced) also for a partition that this consumer

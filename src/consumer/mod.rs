@@ -61,7 +61,7 @@ pub use waker::ConsumerWaker;
 ///         break;
 ///     }
 ///     for record in &batch {
-///         println!("to bill: {:?}", record.value());
+///         println!("to bill: {}", record.value_str()?.unwrap_or_default());
 ///     }
 ///     consumer.commit()?; // now that they are billed
 /// }
@@ -217,8 +217,8 @@ impl Consumer {
     ///
     /// Here partitions come and go: those that another consumer of the group is to have are given away, those that others
     /// gave away are taken, and [`on_rebalance`](ConsumerBuilder::on_rebalance) is called. Partitions that came to the
-    /// topics, and topics that came to the patterns, since the last call are read from their beginning on. If the consumer has [`auto_commit`](ConsumerBuilder::auto_commit), what earlier calls returned is
-    /// committed here when it is time.
+    /// topics, and topics that came to the patterns, since the last call are read from their beginning on. If the consumer
+    /// has [`auto_commit`](ConsumerBuilder::auto_commit), what earlier calls returned is committed here when it is time.
     ///
     /// # Errors
     /// - [`Corruption`](crate::ErrorKind::Corruption), unless
@@ -252,6 +252,7 @@ impl Consumer {
     }
 
     /// A handle that ends a [`poll`](Consumer::poll) from another thread.
+    #[doc(alias = "wakeup")]
     pub fn waker(&self) -> ConsumerWaker {
         ConsumerWaker::new(&self.core.signal)
     }
@@ -272,7 +273,7 @@ impl Consumer {
     /// loop {
     ///     consumer.ready().await;
     ///     for record in &consumer.poll(Duration::ZERO)? {
-    ///         println!("to bill: {:?}", record.value());
+    ///         println!("to bill: {}", record.value_str()?.unwrap_or_default());
     ///     }
     ///     consumer.commit()?;
     /// #   break;
@@ -282,8 +283,41 @@ impl Consumer {
     /// ```
     ///
     /// It needs no runtime, and works on each: whoever appends wakes the task. Dropping it, at any time, loses nothing:
-    /// it takes no record. `poll` with [`Duration::ZERO`] reads memory that is mapped, so it blocks where the pages have
-    /// to come from the disk first.
+    /// it takes no record. So wait for it and for other things, for the end of the service for instance, whichever comes
+    /// first, and then [`close`](Consumer::close) the consumer:
+    ///
+    /// ```
+    /// # use std::{future::Future, pin::pin, time::Duration};
+    /// # use tidelog::{Consumer, Log, Record, TopicConfig};
+    /// use futures_util::future::{Either, select};
+    ///
+    /// async fn serve(mut consumer: Consumer, stop: impl Future<Output = ()>) -> tidelog::Result<()> {
+    ///     let mut stop = pin!(stop);
+    ///     loop {
+    ///         // With tokio: `tokio::select! { _ = &mut stop => break, _ = consumer.ready() => {} }`
+    ///         if let Either::Left(_) = select(&mut stop, consumer.ready()).await {
+    ///             break;
+    ///         }
+    ///         for record in &consumer.poll(Duration::ZERO)? {
+    ///             println!("to bill: {}", record.value_str()?.unwrap_or_default());
+    ///         }
+    ///         consumer.commit()?;
+    ///     }
+    ///     consumer.close()
+    /// }
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    /// # runtime.block_on(async {
+    /// # let log = Log::options().in_memory().open("shop")?;
+    /// # log.create_topic("orders", TopicConfig::with_partitions(4))?.append(Record::new("tea"))?;
+    /// # let consumer = log.consumer("billing").topic("orders").open()?;
+    /// # serve(consumer, tokio::time::sleep(Duration::from_millis(50))).await?;
+    /// # assert_eq!(log.lag("billing")?.total, 0);
+    /// # Ok::<(), tidelog::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    ///
+    /// `poll` with [`Duration::ZERO`] reads memory that is mapped, so it blocks where the pages have to come from the disk
+    /// first; a commit blocks as an append may (see [`Topic`](crate::Topic#when-an-append-may-block)).
     pub fn ready(&mut self) -> Ready<'_> {
         Ready::new(self)
     }

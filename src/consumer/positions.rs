@@ -18,6 +18,7 @@ impl Consumer {
     ///
     /// # Errors
     /// Those of [`seek`](Consumer::seek), but for an offset that is out of range.
+    #[doc(alias = "seekToBeginning")]
     pub fn seek_to_start(&mut self, topic: &str, partition: u32) -> Result<()> {
         self.core.seek(topic, partition, Start::Earliest)
     }
@@ -26,6 +27,7 @@ impl Consumer {
     ///
     /// # Errors
     /// Those of [`seek`](Consumer::seek), but for an offset that is out of range.
+    #[doc(alias = "seekToEnd")]
     pub fn seek_to_end(&mut self, topic: &str, partition: u32) -> Result<()> {
         self.core.seek(topic, partition, Start::Latest)
     }

@@ -40,7 +40,7 @@ use crate::{
 /// let mut stream = consumer.stream();
 /// while let Some(batch) = stream.next().await {
 ///     for record in &batch? {
-///         println!("to bill: {:?}", record.value());
+///         println!("to bill: {}", record.value_str()?.unwrap_or_default());
 ///     }
 ///     stream.get_mut().commit()?;
 /// #   break;

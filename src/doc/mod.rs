@@ -1,10 +1,13 @@
-//! What must stay true over the life of the project, written down.
+//! What must stay true over the life of the project, written down; and a way in for those who come from Apache Kafka.
 
 #[doc = include_str!("format.md")]
 pub mod format {}
 
 #[doc = include_str!("offsets.md")]
 pub mod offsets {}
+
+#[doc = include_str!("kafka.md")]
+pub mod kafka {}
 
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]

@@ -30,9 +30,10 @@
 //!
 //! for record in dead_letters.partition(0)?.read_from(0)? {
 //!     let record = record?;
-//!     assert_eq!(record.value(), Some(&b"tea, please"[..]));
-//!     assert_eq!(record.header(dead_letter::TOPIC), Some(Some(&b"orders"[..])));
-//!     assert_eq!(record.header(dead_letter::OFFSET), Some(Some(&b"1"[..])));
+//!     println!("{:?}: {:?}", record.value_str()?, record.header_str(dead_letter::REASON)?);
+//!     assert_eq!(record.value_str()?, Some("tea, please"));
+//!     assert_eq!(record.header_str(dead_letter::TOPIC)?, Some("orders"));
+//!     assert_eq!(record.header_str(dead_letter::OFFSET)?, Some("1"));
 //! }
 //! # Ok(())
 //! # }
@@ -40,6 +41,31 @@
 //!
 //! A consumer that is killed between the append and the commit appends the dead letter again, so there may be two of
 //! one record: partition and offset tell.
+//!
+//! # Putting them back
+//! When what was wrong is mended, append the record again, from a [`Record`] that is made of the dead letter. It keeps
+//! its headers, so if it becomes a dead letter again, that says where it was at first;
+//! [`Record::without_header`] takes them away.
+//!
+//! ```
+//! # use tidelog::{Json, Log, Record, TopicConfig, dead_letter};
+//! # fn main() -> tidelog::Result<()> {
+//! # let log = Log::options().in_memory().open("shop")?;
+//! # let orders = log.create_topic("orders", TopicConfig::with_partitions(1))?;
+//! # let dead_letters = log.ensure_topic("orders.dead-letters", TopicConfig::with_partitions(1))?;
+//! # let at = orders.append(Record::new("tea, please"))?;
+//! # let first = orders.partition(0)?.read_from(0)?.next().expect("one")?;
+//! # dead_letters.append(first.dead_letter("no JSON"))?;
+//! for letter in dead_letters.partition(0)?.read_from(0)? {
+//!     let letter = letter?;
+//!     if let Some(topic) = letter.header_str(dead_letter::TOPIC)? {
+//!         log.topic(topic)?.append(Record::from(&letter))?;
+//!     }
+//! }
+//! # assert_eq!(orders.partition(0)?.read_from(at.offset + 1)?.next().expect("two")?.value_str()?, Some("tea, please"));
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Thread safety
 //! Plain values.
@@ -83,19 +109,7 @@ impl<'a> RecordRef<'a> {
     /// ([`TopicConfig::max_record_bytes`](crate::TopicConfig::max_record_bytes)), give the topic of dead letters a
     /// higher one.
     pub fn dead_letter(&self, reason: impl fmt::Display) -> Record<'a> {
-        let mut record = self.value().map_or_else(Record::null, Record::new);
-        if let Some(key) = self.key() {
-            record = record.key(key);
-        }
-        if let Some(time) = self.client_timestamp_ms() {
-            record = record.timestamp_ms(time);
-        }
-        for (name, value) in self.headers().filter(|(name, _)| *name != REASON && !PLACE.contains(name)) {
-            record = match value {
-                Some(value) => record.header(name, value),
-                None => record.null_header(name),
-            };
-        }
+        let mut record = PLACE.into_iter().chain([REASON]).fold(Record::from(self), Record::without_header);
         for (name, value) in PLACE.into_iter().zip(self.first_place()) {
             record = record.header(name, value);
         }

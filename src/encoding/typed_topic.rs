@@ -19,8 +19,8 @@ use crate::{
 
 /// A [`Topic`] whose values are events of type `T` in an encoding. Cheap to clone if the encoding is.
 ///
-/// Made by [`Topic::typed`]. It appends; what takes a [`Record`] takes the ones that [`record`](TypedTopic::record)
-/// makes. Everything else is the [`topic`](TypedTopic::topic)'s.
+/// Made by [`Topic::typed`]. It appends, and [reads](TypedTopic::reader) without a group; what takes a [`Record`] takes the
+/// ones that [`record`](TypedTopic::record) makes. Everything else is the [`topic`](TypedTopic::topic)'s.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -48,6 +48,10 @@ use crate::{
 ///
 /// // A record with more than an event in it:
 /// orders.topic().append(orders.record(&order)?.header("source", "web"))?;
+///
+/// // One that is appended only if nobody else has appended meanwhile:
+/// let partition = orders.topic().partition(0)?;
+/// partition.append_if(partition.end_offset(), orders.record(&order)?)?;
 /// # Ok(())
 /// # }
 /// ```

@@ -193,3 +193,44 @@ fn what_keeps_retention_from_removing_is_told_and_tried_again() {
     wait_until("the other one is checked", &|| segments(1) == 1);
     log.close().unwrap_err();
 }
+
+/// Records of several frames in several partitions, and a disk that is full somewhere among them.
+#[test]
+fn a_batch_that_fails_midway_tells_what_was_appended() {
+    let mut partial = 0;
+    for space in (0..10).map(|step| step * (1 << 20)) {
+        let storage = SimStorage::default();
+        let log = open(&storage).unwrap();
+        let topic = log.create_topic("orders", TopicConfig::with_partitions(3)).unwrap();
+        let record = |i: u8| Record::new(vec![i; 200 << 10]).partition(u32::from(i) % 3);
+        storage.limit_space(Some(storage.used_space() + space));
+        let outcome = topic.append_batch((0..36).map(record));
+        storage.limit_space(None);
+        let ranges = outcome.unwrap_or_else(|error| {
+            assert_eq!(error.kind(), ErrorKind::StorageFull);
+            partial += usize::from(!error.appended().is_empty());
+            error.appended().to_vec()
+        });
+
+        for number in 0..3 {
+            let partition = topic.partition(number).unwrap();
+            let told = ranges.iter().filter(|range| range.partition == number).flat_map(|range| range.offsets.clone());
+            assert_eq!(told.collect::<Vec<_>>(), (0..partition.end_offset()).collect::<Vec<_>>());
+            for (i, record) in partition.read_from(0).unwrap().enumerate() {
+                assert_eq!(record.unwrap().value().unwrap()[0] as usize, 3 * i + number as usize);
+            }
+        }
+        // What wasn't appended can be appended now.
+        let told: u64 = ranges.iter().map(|range| range.offsets.end - range.offsets.start).sum();
+        let has = |i: &u8| {
+            let ranges = ranges.iter().filter(|range| range.partition == u32::from(*i) % 3);
+            ranges.fold(0, |end, range| end.max(range.offsets.end)) > u64::from(*i) / 3
+        };
+        let missing: Vec<u8> = (0..36).filter(|i| !has(i)).collect();
+        assert_eq!(missing.len() as u64 + told, 36);
+        topic.append_batch(missing.into_iter().map(record)).unwrap();
+        assert!((0..3).all(|number| topic.partition(number).unwrap().end_offset() == 12));
+        log.close().unwrap();
+    }
+    assert!(partial > 1, "no batch failed midway");
+}

@@ -9,7 +9,10 @@
 //! # Thread safety
 //! Any thread may call anything.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
 
 use super::{PartitionLog, checkpoint::CleanMark};
 use crate::error::{Error, Repr, Result, is_out_of_files};
@@ -147,12 +150,12 @@ impl PartitionLog {
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let writer = self.writer.lock().take();
         {
-            let mut leftovers = self.leftovers.lock();
-            leftovers.clear();
+            let leftovers = self.leftovers.lock();
+            leftovers.borrow_mut().clear();
             let mut sync = self.sync.lock();
             self.synced.notify_all();
-            // A sync that panicked never ends, but has poisoned.
-            while sync.running && self.poison.get().is_none() {
+            // Unless we are called by a task that this very sync wakes, because it has failed.
+            while sync.running.is_some_and(|syncing| syncing != thread::current().id()) {
                 self.synced.wait(&mut sync);
             }
             sync.unsynced.clear();

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use super::{PartitionLog, closing::Life};
 use crate::{
     error::{Repr, Result},
-    waiter::{Waiter, remaining},
+    waiter::{Waiter, remaining, wake_task},
 };
 
 /// Those who wait until something is on the device.
@@ -208,6 +208,6 @@ impl PartitionLog {
             self.look_ahead(&mut list);
             woken
         };
-        woken.into_values().for_each(Waker::wake);
+        woken.into_values().for_each(wake_task);
     }
 }

@@ -116,6 +116,12 @@ impl Flusher {
         }
     }
 
+    /// How many visits are asked for.
+    #[cfg(test)]
+    pub(super) fn visits(&self) -> usize {
+        self.shared.agenda.lock().visits.len()
+    }
+
     /// Ends the thread and waits for it.
     pub(crate) fn stop(&self) {
         self.shared.agenda.lock().stopped = true;
@@ -153,18 +159,18 @@ fn run(shared: &Shared) {
 
 fn visit_all(shared: &Shared) {
     while let Some(due) = next_due(shared) {
-        for partition in &due {
+        for (_, partition) in &due {
             partition.start_writeback();
         }
-        for partition in &due {
+        for (due, partition) in &due {
             // A failure poisons the partition, which tells its callers.
-            let _ = partition.maintain();
+            let _ = partition.maintain(*due);
         }
     }
 }
 
-/// Waits until something is due. `None` once stopped.
-fn next_due(shared: &Shared) -> Option<Vec<Arc<PartitionLog>>> {
+/// Waits until something is due: when it was, and whose. `None` once stopped.
+fn next_due(shared: &Shared) -> Option<Vec<(Instant, Arc<PartitionLog>)>> {
     let mut agenda = shared.agenda.lock();
     loop {
         if agenda.stopped {
@@ -174,7 +180,7 @@ fn next_due(shared: &Shared) -> Option<Vec<Arc<PartitionLog>>> {
         let mut due = Vec::new();
         while agenda.visits.peek().is_some_and(|Reverse(visit)| visit.due <= now) {
             let visit = agenda.visits.pop();
-            due.extend(visit.and_then(|Reverse(visit)| visit.partition.upgrade()));
+            due.extend(visit.and_then(|Reverse(visit)| Some((visit.due, visit.partition.upgrade()?))));
         }
         if !due.is_empty() {
             return Some(due);

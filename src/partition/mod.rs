@@ -12,7 +12,8 @@
 //! # Thread safety
 //! Everything is shared freely. Locks are taken in this order: leftovers, writer, then sync state, then agenda of the
 //! flusher or queue of the [open files](open_files); the checkpoint's is taken with none of these held but the first (and
-//! by who poisons, who may have the writer's). With that of a segment's times no other one is taken.
+//! by who poisons, who may have the writer's). With that of a segment's times, or of the flusher's visits, no other one is
+//! taken.
 
 mod batch;
 mod checkpoint;
@@ -45,16 +46,18 @@ mod time_lookup;
 mod writer;
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
-    time::Duration,
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
+use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex};
 
 pub(crate) use batch::Run;
 pub use batch::{Batch, Records};
@@ -159,6 +162,9 @@ pub(crate) struct PartitionLog {
     synced: Condvar,
     /// Nanoseconds of the interval that the pending flush was scheduled with, or [`NOT_PENDING`].
     pending_interval: AtomicU64,
+    /// When the flusher will come to flush, the next time last. An append that can wait that long asks for no other visit:
+    /// there would be more and more of them, since each lets the next append ask for one.
+    flush_visits: Mutex<Vec<Instant>>,
     waiters: Mutex<Vec<Arc<Waiter>>>,
     waits: durable::Waits,
     /// A [`Life`]; only grows.
@@ -167,16 +173,17 @@ pub(crate) struct PartitionLog {
     /// checkpoint's lock held.
     finished: AtomicBool,
     /// Files of segments that are no longer a part of the log and couldn't be removed yet. Locked by who removes
-    /// segments, one at a time.
-    leftovers: Mutex<Vec<PathBuf>>,
+    /// segments, one thread at a time: who does so syncs, and may so wake a task that closes or deletes the partition, or
+    /// removes more, before it goes on. The list itself is borrowed for moments only.
+    leftovers: ReentrantMutex<RefCell<Vec<PathBuf>>>,
     poison: OnceLock<Arc<str>>,
 }
 
 /// Who syncs, and what.
 #[derive(Debug)]
 struct SyncState {
-    /// Somebody is at it; others wait for `synced`.
-    running: bool,
+    /// The thread that is at it; others wait for `synced`.
+    running: Option<ThreadId>,
     /// Segments with bytes that may not be on the device, oldest first; the active one is always among them.
     unsynced: Vec<Arc<Segment>>,
     /// Names appeared in the folder since it was synced.
@@ -215,14 +222,15 @@ impl PartitionLog {
             flush_requested: AtomicBool::new(false),
             epoch: state.epoch,
             checkpoint: Mutex::new(recovered.checkpoint),
-            sync: Mutex::new(SyncState { running: false, unsynced: vec![active], folder_changed: false }),
+            sync: Mutex::new(SyncState { running: None, unsynced: vec![active], folder_changed: false }),
             synced: Condvar::new(),
             pending_interval: AtomicU64::new(NOT_PENDING),
+            flush_visits: Mutex::default(),
             waiters: Mutex::new(Vec::new()),
             waits: durable::Waits::default(),
             life: AtomicU8::new(Life::Open as u8),
             finished: AtomicBool::new(false),
-            leftovers: Mutex::default(),
+            leftovers: ReentrantMutex::default(),
             poison: OnceLock::new(),
             control,
             spec: Arc::new(spec),
@@ -388,11 +396,12 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// The background visit: raises the ceiling if it is near, flushes if there is something to flush.
-    fn maintain(self: &Arc<Self>) -> Result<()> {
+    /// The background visit that was due then: raises the ceiling if it is near, flushes if there is something to flush.
+    fn maintain(self: &Arc<Self>, due: Instant) -> Result<()> {
         if self.is_closed() {
             return Ok(());
         }
+        self.flush_visits.lock().retain(|&visit| visit > due);
         self.pending_interval.store(NOT_PENDING, Ordering::SeqCst);
         let raised = match self.ceiling_requested.swap(false, Ordering::AcqRel) {
             true => self.raise_ceiling(self.end_offset()),
@@ -446,18 +455,18 @@ impl PartitionLog {
                 return Ok(());
             }
             self.check_exists()?;
-            if state.running {
+            if state.running.is_some() {
                 self.synced.wait(&mut state);
                 continue;
             }
-            state.running = true;
+            state.running = Some(thread::current().id());
             let (segments, folder_changed) = (state.unsynced.clone(), std::mem::take(&mut state.folder_changed));
             drop(state);
             let guard = PoisonOnPanic(self);
             let outcome = self.sync_now(&segments, folder_changed);
             std::mem::forget(guard);
             state = self.sync.lock();
-            state.running = false;
+            state.running = None;
             match &outcome {
                 Ok(durable) => {
                     state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
@@ -609,12 +618,15 @@ impl PartitionLog {
     }
 }
 
-/// Poisons the partition if it is dropped, which a panic would do: those who wait for the sync would wait for ever.
+/// Poisons the partition and ends the sync if it is dropped, which a panic would do: those who wait for the sync would
+/// wait for ever.
 struct PoisonOnPanic<'a>(&'a PartitionLog);
 
 impl Drop for PoisonOnPanic<'_> {
     fn drop(&mut self) {
         self.0.mark_poisoned("a panic ended a sync");
+        self.0.sync.lock().running = None;
+        self.0.synced.notify_all();
     }
 }
 

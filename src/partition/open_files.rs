@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, ReentrantMutex};
 
 use super::{PartitionLog, control::LogPosition};
 use crate::{
@@ -42,8 +42,8 @@ pub(crate) struct OpenFiles {
     max: usize,
     open: AtomicUsize,
     queue: Mutex<Queue>,
-    /// Held by the one who makes room.
-    making_room: Mutex<()>,
+    /// Held by the thread that makes room: it flushes, and may so wake a task that needs room too before it goes on.
+    making_room: ReentrantMutex<()>,
     /// Kept for what shouldn't fail when the process has run out of descriptors: syncing a folder, marking a failed
     /// sync, closing. A handle of any file.
     spare: Mutex<Option<Arc<dyn File>>>,
@@ -79,7 +79,7 @@ impl OpenFiles {
             max,
             open: AtomicUsize::new(0),
             queue: Mutex::default(),
-            making_room: Mutex::new(()),
+            making_room: ReentrantMutex::new(()),
             spare: Mutex::new(None),
             spare_path,
             storage,

@@ -26,6 +26,7 @@
 //! Any thread may call anything; who removes segments takes turns.
 
 use std::{
+    cell::RefCell,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
 };
@@ -63,6 +64,9 @@ impl Limits {
         self.age_ms.is_some_and(|limit| i128::from(now_ms) - i128::from(time_ms) > i128::from(limit))
     }
 }
+
+/// Files that are still to be removed.
+type Leftovers = RefCell<Vec<PathBuf>>;
 
 /// In place of the time of a segment's newest record: one behind a segment that isn't too old stays as well.
 const NOT_ASKED: i64 = i64::MAX;
@@ -112,8 +116,8 @@ impl PartitionLog {
     pub(crate) fn enforce_retention(self: &Arc<Self>) -> Result<Removed> {
         let settings = &self.spec.settings;
         let limits = Limits { age_ms: settings.retention_ms(), bytes: settings.retention_bytes() };
-        let mut leftovers = self.leftovers.lock();
-        if limits.age_ms.is_none() && limits.bytes.is_none() && leftovers.is_empty() {
+        let leftovers = self.leftovers.lock();
+        if limits.age_ms.is_none() && limits.bytes.is_none() && leftovers.borrow().is_empty() {
             return Ok(Removed::default());
         }
         self.check_writable()?;
@@ -125,10 +129,10 @@ impl PartitionLog {
         let active_bytes = self.control.committed().file_position();
         let going = oldest_that_go(&sealed, active_bytes, limits, now_ms);
         if going == 0 {
-            self.remove_leftovers(&mut leftovers)?;
+            self.remove_leftovers(&leftovers)?;
             return Ok(Removed::default());
         }
-        self.raise_log_start(segments[going].base_offset, &mut leftovers)?;
+        self.raise_log_start(segments[going].base_offset, &leftovers)?;
         let bytes = sealed[..going].iter().map(|segment| segment.bytes).sum();
         Ok(Removed { segments: going as u64, bytes })
     }
@@ -182,7 +186,7 @@ impl PartitionLog {
     /// log start offset, which was beyond that already if `before` lies below it; kind `OffsetOutOfRange` if it lies
     /// behind the log end offset.
     pub(crate) fn delete_records(self: &Arc<Self>, before: u64) -> Result<u64> {
-        let mut leftovers = self.leftovers.lock();
+        let leftovers = self.leftovers.lock();
         self.check_writable()?;
         let valid = self.start_offset()..self.settled_end_offset();
         if before > valid.end {
@@ -192,29 +196,37 @@ impl PartitionLog {
         if before > valid.start {
             self.roll_for_removal(|end_offset, _| end_offset <= before)?;
         }
-        self.raise_log_start(before, &mut leftovers)?;
+        self.raise_log_start(before, &leftovers)?;
         Ok(self.start_offset())
     }
 
     /// Raises the log start offset, durably, to the base offset of the segment that holds `offset`, and removes the
     /// segments before it.
     pub(crate) fn delete_segments_before(&self, offset: u64) -> Result<()> {
-        let mut leftovers = self.leftovers.lock();
+        let leftovers = self.leftovers.lock();
         self.check_writable()?;
         let segments = self.segments.load_full();
         let kept = segments.iter().rposition(|slot| slot.base_offset <= offset).unwrap_or(0);
         match segments.get(kept) {
-            Some(slot) if kept > 0 => self.raise_log_start(slot.base_offset, &mut leftovers),
-            _ => self.remove_leftovers(&mut leftovers),
+            Some(slot) if kept > 0 => self.raise_log_start(slot.base_offset, &leftovers),
+            _ => self.remove_leftovers(&leftovers),
         }
     }
 
     /// Raises the log start offset, durably, and removes the segments that lie wholly below it. Flushes first: a log
-    /// start that outlives a power cut which what it leads to doesn't would look like damage. `leftovers` is locked by
-    /// the caller.
-    fn raise_log_start(&self, start_offset: u64, leftovers: &mut Vec<PathBuf>) -> Result<()> {
-        if start_offset > self.start_offset() {
+    /// start, or a removal, that outlives a power cut which what it leads to doesn't would look like damage. `leftovers`
+    /// is locked by the caller.
+    fn raise_log_start(&self, start_offset: u64, leftovers: &Leftovers) -> Result<()> {
+        let segments = self.segments.load_full();
+        let gone = segments.windows(2).take_while(|pair| pair[1].base_offset <= start_offset).count();
+        let raise = start_offset > self.start_offset();
+        if raise || gone > 0 {
+            // Behind the look at the segments, so that the one that will be the oldest is on the device too.
             self.sync_through(self.control.committed())?;
+            // A task that was woken by it may have ended the partition, and others may have files by these names soon.
+            self.check_open()?;
+        }
+        if raise {
             let (durable_offset, durable) = (self.control.durable_offset(), self.control.durable());
             self.update_checkpoint(|state| {
                 state.log_start_offset = state.log_start_offset.max(start_offset);
@@ -225,8 +237,6 @@ impl PartitionLog {
             })?;
             self.start_offset.fetch_max(start_offset, Ordering::AcqRel);
         }
-        let segments = self.segments.load_full();
-        let gone = segments.windows(2).take_while(|pair| pair[1].base_offset <= start_offset).count();
         if gone > 0 {
             let first_kept = segments[gone].base_offset;
             self.segments.rcu(|segments| {
@@ -234,23 +244,24 @@ impl PartitionLog {
             });
             self.sync.lock().unsynced.retain(|segment| segment.header.base_offset >= first_kept);
             self.forget_recent_segments(first_kept);
-            leftovers.extend(segments[..gone].iter().map(|slot| slot.path.clone()));
+            leftovers.borrow_mut().extend(segments[..gone].iter().map(|slot| slot.path.clone()));
         }
         self.remove_leftovers(leftovers)
     }
 
     /// Removes the files of segments that are no longer a part of the log; what fails is tried again the next time.
-    fn remove_leftovers(&self, leftovers: &mut Vec<PathBuf>) -> Result<()> {
-        if leftovers.is_empty() {
+    fn remove_leftovers(&self, leftovers: &Leftovers) -> Result<()> {
+        let paths = leftovers.take();
+        if paths.is_empty() {
             return Ok(());
         }
         let mut removed = 0;
-        let outcome: Result<()> = leftovers.iter().try_for_each(|path| {
+        let outcome: Result<()> = paths.iter().try_for_each(|path| {
             remove_segment(&*self.env.storage, path)?;
             removed += 1;
             Ok(())
         });
-        leftovers.drain(..removed);
+        leftovers.borrow_mut().extend_from_slice(&paths[removed..]);
         outcome?;
         self.sync_folder()
     }

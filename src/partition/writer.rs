@@ -586,7 +586,12 @@ impl PartitionLog {
             return;
         }
         if self.pending_interval.fetch_min(nanoseconds, Ordering::SeqCst) > nanoseconds {
-            if let Some(due) = Instant::now().checked_add(interval) {
+            let Some(due) = Instant::now().checked_add(interval) else { return };
+            // What a visit takes off this list, before it resets what is pending, is flushed by it.
+            let mut visits = self.flush_visits.lock();
+            if visits.last().is_none_or(|&next| due < next) {
+                visits.push(due);
+                drop(visits);
                 self.env.flusher.schedule(self, due);
             }
         }

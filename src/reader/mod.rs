@@ -32,7 +32,7 @@ pub(crate) use turns::Turns;
 const BATCH_BYTES: usize = 512 << 10;
 
 /// About the size of what an iterator of owned records copies at once, in bytes.
-const RECORDS_BYTES: usize = 64 << 10;
+pub(crate) const RECORDS_BYTES: usize = 64 << 10;
 
 /// Reads all partitions of a topic, or a single one, without a group and without commits.
 ///
@@ -47,7 +47,7 @@ const RECORDS_BYTES: usize = 64 << 10;
 /// let mut count = 0;
 /// while let Some(batch) = reader.next_batch()? {
 ///     for record in &batch {
-///         println!("{}-{}: {:?}", record.partition(), record.offset(), record.value());
+///         println!("{}-{}: {:?}", record.partition(), record.offset(), record.value_str()?);
 ///         count += 1;
 ///     }
 /// }
@@ -146,6 +146,7 @@ impl Partition {
     ///   [`Error::resume_offset`](crate::Error::resume_offset) is where reading can go on. Damage that can't decide is
     ///   no error here.
     /// - [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
+    #[doc(alias = "offsetsForTimes")]
     pub fn offset_for_time(&self, time_ms: i64) -> Result<Option<u64>> {
         self.log().check_open()?;
         self.log().offset_for_time(time_ms)
@@ -204,9 +205,14 @@ impl Reader {
     /// - [`Io`](crate::ErrorKind::Io), [`LimitReached`](crate::ErrorKind::LimitReached),
     ///   [`Closed`](crate::ErrorKind::Closed).
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        self.next_batch_of(BATCH_BYTES)
+    }
+
+    /// As [`next_batch`](Reader::next_batch), of about so many bytes.
+    pub(crate) fn next_batch_of(&mut self, bytes: usize) -> Result<Option<Batch>> {
         self.places.iter().try_for_each(|place| place.partition().check_open())?;
         self.follow_topic()?;
-        let bounds = Bounds { bytes: BATCH_BYTES, records: u64::MAX };
+        let bounds = Bounds { bytes, records: u64::MAX };
         let batch = self.turns.read(&mut self.places, bounds, self.policies)?;
         Ok(if batch.is_empty() && batch.skipped().is_empty() { None } else { Some(batch) })
     }
@@ -289,7 +295,7 @@ impl fmt::Debug for Reader {
 /// let mut records = partition.read_from(0)?;
 /// while let Some(record) = records.next() {
 ///     match record {
-///         Ok(record) => println!("{:?}", record.value()),
+///         Ok(record) => println!("{:?}", record.value_str()?),
 ///         Err(error) => match error.resume_offset() {
 ///             Some(offset) => records.seek(offset)?, // what is damaged is skipped, knowingly
 ///             None => return Err(error),

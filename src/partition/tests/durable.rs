@@ -279,3 +279,109 @@ fn no_wake_up_is_lost_between_appends_syncs_rolls_and_waits() {
         assert!(!partition.control.has_sleepers());
     }
 }
+
+/// Does something once, when it is woken.
+struct Does<F>(F);
+
+impl<F: Fn() + Send + Sync> Wake for Does<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+/// Runs the body in a thread of its own: whether it ends.
+fn ends(body: impl FnOnce() + Send + 'static) -> bool {
+    let thread = thread::spawn(body);
+    let start = std::time::Instant::now();
+    while !thread.is_finished() && start.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread.is_finished() && thread.join().is_ok()
+}
+
+#[test]
+fn a_task_that_is_woken_by_a_removal_may_close_or_delete_the_partition() {
+    type Removal = fn(&PartitionLog);
+    let (delete, close): (Removal, Removal) = (|partition| partition.delete(), |partition| drop(partition.close()));
+    let more: Removal = |partition| drop(partition.delete_segments_before(3));
+    for (poisoned, then) in [false, true].into_iter().flat_map(|it| [close, delete, more].map(|then| (it, then))) {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        append_numbers(&partition, 0..10);
+        // So that whoever removes is the one to sync.
+        partition.env.flusher.stop();
+        let waker = Waker::from(Arc::new(Does({
+            let partition = partition.clone();
+            move || then(&partition)
+        })));
+        let mut wait = DurableWait::new(partition.clone(), 3);
+        assert!(wait.poll(&waker).is_pending());
+        if poisoned {
+            machine.storage.fail_syncs(1);
+        }
+        assert!(ends({
+            let partition = partition.clone();
+            move || drop(partition.delete_records(10))
+        }));
+    }
+}
+
+#[test]
+fn a_waker_that_panics_harms_nobody_else() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..10);
+    let (_, may_end) = hold_syncs(&machine);
+    let mut panicking = DurableWait::new(partition.clone(), 1);
+    assert!(panicking.poll(&Waker::from(Arc::new(Does(|| panic!("on purpose"))))).is_pending());
+    let (mut waits, woken) = pending(&partition, [2]);
+    may_end.store(true, Ordering::SeqCst);
+    wait_until("the other is woken", || woken.times() == 1);
+    outcome(&mut waits[0]).unwrap();
+    // The thread that has called it goes on too.
+    append_numbers(&partition, 10..11);
+    assert!(partition.wait_durable(10, Duration::from_secs(60)).unwrap());
+}
+
+#[test]
+fn who_asks_for_a_flush_at_once_leaves_the_interval_as_it_was() {
+    let machine = Machine::new();
+    machine.change(|settings| settings.durability = Durability::Interval(Duration::from_secs(3600)));
+    let (partition, _) = machine.open();
+    for number in 0..100 {
+        append_numbers(&partition, number..number + 1);
+        assert!(partition.wait_durable(number, Duration::from_secs(60)).unwrap());
+    }
+    // Each visit lets the next append ask for another: were there more than one, there would be as many for ever.
+    assert_eq!(partition.env.flusher.visits(), 1);
+}
+
+#[test]
+fn a_task_that_is_woken_where_room_is_made_may_need_room_itself() {
+    let machine = Machine::new();
+    let env = Environment {
+        storage: Arc::new(machine.storage.clone()),
+        clock: Clock::Manual(machine.now_ms.clone()),
+        flusher: Flusher::start().unwrap(),
+        recent_segments: Arc::default(),
+        open_files: OpenFiles::bounded(1, machine.storage.clone()),
+        figures: Default::default(),
+        positional_appends: false,
+    };
+    let open = |number: u32| {
+        let spec = PartitionSpec { number, ..machine.spec.clone() };
+        PartitionLog::open(&env, &machine.dir.with_file_name(format!("orders-{number}")), spec).unwrap().0
+    };
+    let [first, second, third] = [0, 1, 2].map(open);
+    env.flusher.stop();
+    append_numbers(&first, 0..1);
+    let waker = Waker::from(Arc::new(Does({
+        let third = third.clone();
+        move || drop(append_numbers(&third, 0..1))
+    })));
+    let mut wait = DurableWait::new(first.clone(), 0);
+    assert!(wait.poll(&waker).is_pending());
+    assert!(ends(move || drop(append_numbers(&second, 0..1))));
+    outcome(&mut wait).unwrap();
+    assert_eq!(third.end_offset(), 1);
+}

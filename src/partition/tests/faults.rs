@@ -280,7 +280,7 @@ fn a_ceiling_that_cant_be_raised_holds_up_no_flush() {
         checkpoint.then_some(io::ErrorKind::StorageFull)
     });
     partition.ceiling_requested.store(true, Ordering::Release);
-    partition.maintain().unwrap_err();
+    partition.maintain(std::time::Instant::now()).unwrap_err();
     assert_eq!(partition.durable_offset(), 5);
     // Nor does one that can't be written down behind a roll: it only makes a later scan longer.
     partition.roll().unwrap();

@@ -92,6 +92,43 @@ fn deleting_waits_for_a_sync_and_ends_who_waits_for_the_next() {
 }
 
 #[test]
+fn deleting_waits_for_a_sync_also_of_a_poisoned_partition() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..10);
+    partition.roll().unwrap();
+    let (began, may_end) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+    machine.storage.fail_if({
+        let (began, may_end) = (began.clone(), may_end.clone());
+        move |operation, path| {
+            if operation == Operation::SyncData && path.extension().is_some_and(|it| it == "log") {
+                began.fetch_add(1, Ordering::SeqCst);
+                wait_until("the test goes on", || may_end.load(Ordering::SeqCst) != 0);
+            }
+            None
+        }
+    });
+    thread::scope(|scope| {
+        let sync = scope.spawn(|| partition.flush());
+        wait_until("a sync begins", || began.load(Ordering::SeqCst) == 1);
+        partition.mark_poisoned("another sync has failed");
+        let deletion = scope.spawn(|| {
+            partition.delete();
+            began.load(Ordering::SeqCst)
+        });
+        wait_until("the deletion begins", || partition.check_exists().is_err());
+        // Long enough for one that doesn't wait.
+        thread::sleep(Duration::from_millis(50));
+        let waits = !deletion.is_finished();
+        may_end.store(1, Ordering::SeqCst);
+        deletion.join().unwrap();
+        machine.storage.take_trace();
+        let _ = sync.join().unwrap();
+        assert!(waits && machine.storage.take_trace().is_empty(), "somebody writes in a folder that is gone");
+    });
+}
+
+#[test]
 fn deleting_amid_appends_ends_them_all() {
     for _ in 0..20 {
         let machine = Machine::new();

@@ -376,7 +376,7 @@ fn a_damaged_slot_of_the_checkpoint_may_have_had_the_higher_ceiling() {
     let newer = loop {
         let before = slots(&machine.read_file(&path));
         partition.append_batch(&batch, None, &mut Vec::new()).unwrap();
-        partition.maintain().unwrap();
+        partition.maintain(std::time::Instant::now()).unwrap();
         let after = slots(&machine.read_file(&path));
         let changed = (0..2).find(|&slot| before[slot] != after[slot]);
         if let Some(slot) = changed.filter(|_| partition.end_offset() > 2_200_000) {

@@ -350,3 +350,28 @@ fn many_delete_while_others_append_and_read() {
     assert_eq!(found.first().map(|record| record.0), Some(start).filter(|start| *start < 20_000));
     check_start(&Between::Kill.reopen(&machine, partition), start, &found, "at the end");
 }
+
+#[test]
+fn no_segment_goes_before_the_one_behind_it_is_durable() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    append_frames(&partition, 3, 7);
+    let is_log = |path: &Path| path.extension().is_some_and(|it| it == "log");
+    // The segment can't be ended: it stays, though nothing in it is a part of the log any more.
+    machine.storage.fail_if(move |operation, path| {
+        (operation == Operation::Rename && is_log(path)).then_some(io::ErrorKind::StorageFull)
+    });
+    assert_eq!(partition.delete_records(21).unwrap(), 21);
+    machine.storage.heal();
+    assert_eq!(machine.segments().len(), 1);
+    partition.roll().unwrap();
+    machine.storage.take_trace();
+    // Now it can go, and the log start is what it was.
+    assert_eq!(partition.delete_records(21).unwrap(), 21);
+    let trace = machine.storage.take_trace();
+    let kept = machine.segments();
+    assert_eq!(kept.len(), 1);
+    let synced = trace.iter().position(|it| it.operation == Operation::SyncData && it.path == kept[0]);
+    let removed = trace.iter().position(|it| it.operation == Operation::Rename).unwrap();
+    assert!(synced.is_some_and(|synced| synced < removed), "a power cut would leave nothing: {trace:?}");
+}
