@@ -192,6 +192,24 @@ mod tests {
         assert_eq!(Arc::strong_count(&woken), 2);
     }
 
+    /// An executor that is no good.
+    struct Panics;
+
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("on purpose");
+        }
+    }
+
+    #[test]
+    fn a_task_whose_waker_panics_is_no_harm_to_who_wakes() {
+        let waiter = Waiter::default();
+        waiter.register(&Waker::from(Arc::new(Panics)));
+        let ticket = waiter.ticket();
+        waiter.wake();
+        assert_ne!(waiter.ticket(), ticket);
+    }
+
     #[test]
     fn an_unwoken_wait_ends_with_its_timeout() {
         let waiter = Waiter::default();

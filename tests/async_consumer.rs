@@ -381,6 +381,21 @@ mod stream {
     }
 
     #[test]
+    fn a_partition_that_is_resumed_while_a_stream_waits_wakes_it() {
+        let (log, orders) = log(2);
+        let mut stream = open(&log, "billing").into_stream();
+        stream.get_mut().pause([("orders", 0)]).unwrap();
+        let woken = Arc::new(Counting::default());
+        assert!(poll_once(&mut stream.next(), &woken).is_pending());
+        stream.get_mut().resume([("orders", 0)]).unwrap();
+        assert!(poll_once(&mut stream.next(), &woken).is_pending());
+        let wakes = woken.wakes();
+        orders.append(Record::new("tea").partition(0)).unwrap();
+        assert_eq!(woken.wakes(), wakes + 1);
+        assert_eq!(block_on(stream.next()).unwrap().unwrap().len(), 1);
+    }
+
+    #[test]
     fn an_owned_stream_is_sent_woken_and_taken_apart() {
         let (log, orders) = log(1);
         let mut stream = open(&log, "billing").into_stream();

@@ -642,6 +642,84 @@ fn a_group_moves_on_from_where_it_began_and_not_from_what_is_latest_now() {
 }
 
 #[test]
+fn a_consumer_goes_on_where_another_one_let_the_group_begin() {
+    let log = log();
+    let orders = topic(&log, "orders", 2);
+    append(&orders, 1, 5);
+    let first = builder(&log).start_if_new(Start::Latest).open().unwrap();
+    append(&orders, 1, 2);
+    let mut second = open(&log); // which would begin at the log start
+    drop(first);
+    assert_eq!(drain(&mut second), [(1, 5), (1, 6)]);
+    second.rewind().unwrap();
+    assert_eq!(second.position("orders", 1).unwrap(), 5);
+}
+
+/// Opens a consumer of patterns that begins at the end, and waits until it is expelled.
+fn open_expelled(log: &Log) -> Consumer {
+    let lazy = log.consumer("billing").topic_pattern("orders.#").start_if_new(Start::Latest);
+    let lazy = lazy.max_poll_interval(Duration::from_millis(1)).open().unwrap();
+    wait_until_expelled(log);
+    lazy
+}
+
+fn wait_until_expelled(log: &Log) {
+    let start = Instant::now();
+    while !log.describe_group("billing").unwrap().members.is_empty() {
+        assert!(start.elapsed() < LONG, "never expelled");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_comes_while_all_consumers_are_expelled_is_read_from_its_beginning() {
+    for others in [false, true] {
+        let log = log();
+        let old = topic(&log, "orders.old", 1);
+        append(&old, 0, 5);
+        let mut lazy = open_expelled(&log);
+        append(&topic(&log, "orders.new", 1), 0, 3);
+        if others {
+            let other = log.consumer("billing").topic_pattern("#").start_if_new(Start::Latest);
+            assert_eq!(drain(&mut other.open().unwrap()).len(), 3, "the group has been there");
+        }
+        assert_eq!(lazy.poll(LONG).unwrap().len(), 3);
+    }
+    // A group that is forgotten begins anew.
+    let log = log();
+    append(&topic(&log, "orders.old", 1), 0, 5);
+    let mut lazy = open_expelled(&log);
+    log.delete_group("billing").unwrap();
+    append(&topic(&log, "orders.new", 1), 0, 3);
+    assert!(lazy.poll(Duration::ZERO).unwrap().is_empty());
+}
+
+#[test]
+fn a_topic_that_is_deleted_while_its_consumer_is_expelled_is_told() {
+    let log = log();
+    topic(&log, "orders", 1);
+    let mut lazy = builder(&log).max_poll_interval(Duration::from_millis(1)).open().unwrap();
+    wait_until_expelled(&log);
+    log.delete_topic("orders").unwrap();
+    assert_eq!(lazy.poll(Duration::ZERO).unwrap_err().kind(), ErrorKind::UnknownTopic);
+    assert!(lazy.poll(Duration::ZERO).unwrap().is_empty(), "told once");
+}
+
+#[test]
+fn one_that_was_expelled_is_told_so_when_it_closes() {
+    let log = log();
+    topic(&log, "orders", 1);
+    let told = Told::default();
+    let mut lazy =
+        builder(&log).max_poll_interval(Duration::from_millis(1)).on_rebalance(told.callback()).open().unwrap();
+    lazy.poll(Duration::ZERO).unwrap();
+    wait_until_expelled(&log);
+    told.take();
+    lazy.close().unwrap();
+    assert_eq!(told.take(), [(RebalanceKind::Lost, places(0..1))]);
+}
+
+#[test]
 fn subscriptions_of_one_group_may_differ() {
     let log = log();
     topic(&log, "orders", 4);

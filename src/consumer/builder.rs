@@ -125,7 +125,8 @@ impl ConsumerBuilder {
     /// [`Start::Latest`] is the end at the moment of [`open`](ConsumerBuilder::open); a group that is to miss nothing
     /// from then on commits once, even if nothing has come yet. [`Start::Time`] begins at the first record of that time
     /// or behind it. Partitions and topics that come while the consumer is open are read from their beginning, whatever
-    /// is said here: the group can't have meant to skip what wasn't there.
+    /// is said here: the group can't have meant to skip what wasn't there. Of several consumers of a group, the one that is
+    /// there first says it, for the topics that it reads; the others go on from there.
     #[doc(alias = "auto.offset.reset")]
     pub fn start_if_new(mut self, start: Start) -> Self {
         self.start_if_new = start;

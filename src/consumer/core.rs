@@ -230,8 +230,8 @@ impl Core {
     pub(super) fn restart_offset_of(&self, partition: &PartitionLog, committed: Option<u64>, start: u64) -> u64 {
         match (committed, self.start_if_new) {
             (Some(committed), _) => committed,
-            // What is the earliest may have changed.
-            (None, Start::Earliest) => partition.start_offset(),
+            // What is the earliest may have changed; but another consumer may have let the group begin later.
+            (None, Start::Earliest) => start.max(partition.start_offset()),
             (None, _) => start,
         }
     }

@@ -72,13 +72,25 @@ impl Core {
         self.announce()
     }
 
-    /// Joins the group again, from which this consumer was expelled.
+    /// Joins the group again, from which this consumer was expelled; by the next poll if there is an error to tell first.
     fn come_back(&mut self) -> Result<()> {
         let outcome = self.tell(RebalanceKind::Lost, |_| true);
-        self.forget(|_| true);
+        let lost = self.forget(|_| true);
+        outcome?;
+        self.check_exist(&lost)?;
         let start = self.start_if_new;
-        self.member.rejoin(&|log| begin(log, start))?;
-        outcome
+        self.member.rejoin(&|log| begin(log, start))
+    }
+
+    /// Kind `UnknownTopic` if one of the partitions that are lost was of a topic that was named, and is deleted.
+    fn check_exist(&self, lost: &[Assigned]) -> Result<()> {
+        let is_named = |assigned: &&Assigned| {
+            assigned.partition().check_exists().is_err() && self.subscription.is_named(assigned.topic())
+        };
+        match lost.iter().find(is_named) {
+            Some(assigned) => Err(Repr::UnknownTopic { topic: assigned.topic().into() }.into()),
+            None => Ok(()),
+        }
     }
 
     /// Partitions of topics that were deleted.
@@ -90,14 +102,7 @@ impl Core {
         }
         let outcome = self.tell(RebalanceKind::Lost, is_lost);
         let lost = self.forget(is_lost);
-        outcome?;
-        let is_named = |assigned: &&Assigned| {
-            assigned.partition().check_exists().is_err() && self.subscription.is_named(assigned.topic())
-        };
-        match lost.iter().find(is_named) {
-            Some(assigned) => Err(Repr::UnknownTopic { topic: assigned.topic().into() }.into()),
-            None => Ok(()),
-        }
+        outcome.and(self.check_exist(&lost))
     }
 
     /// Partitions that other members are to have.

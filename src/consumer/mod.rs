@@ -98,6 +98,14 @@ pub use waker::ConsumerWaker;
 /// # }
 /// ```
 ///
+/// # If the group can't be recorded
+/// Commits, and who of a group has what, are records in a topic of the log's own, `__offsets`. While it takes none, because
+/// the disk is full or a sync of it failed ([`Poisoned`](crate::ErrorKind::Poisoned), until the log is opened again),
+/// consumers read on what they have: [`poll`](Consumer::poll) needs no such record, unless it commits by itself, has
+/// partitions to give away, or was expelled; then it answers the error, and reads nothing. No other consumer can be opened.
+/// What one had that has left or was expelled rests until it can be recorded that it goes to others, which is tried again
+/// each second. [`Reader`](crate::Reader)s don't care.
+///
 /// # At least once
 /// Commit *after* the records were dealt with. A program that is killed in between sees some of them again when it
 /// comes back: each record is dealt with at least once.
@@ -336,14 +344,17 @@ impl Consumer {
 
     /// Leaves the group. With [`auto_commit`](ConsumerBuilder::auto_commit) it first commits what `poll` has returned;
     /// else it commits nothing, as dropping never does. Then [`on_rebalance`](ConsumerBuilder::on_rebalance) is told that
-    /// the partitions are revoked.
+    /// the partitions are revoked; or lost, if the consumer was expelled.
     ///
     /// # Errors
     /// Those of [`commit`](Consumer::commit), of an auto-commit; what `on_rebalance` answers. The group is left all the
     /// same.
     pub fn close(mut self) -> Result<()> {
+        // Not to be expelled in the middle of it.
+        let _polling = self.core.member.polling();
         let committed = self.core.auto_commit_rest();
-        committed.and(self.core.tell(RebalanceKind::Revoked, |_| true))
+        let kind = if self.core.member.is_member() { RebalanceKind::Revoked } else { RebalanceKind::Lost };
+        committed.and(self.core.tell(kind, |_| true))
     }
 }
 

@@ -139,6 +139,8 @@ impl Core {
         for index in indexes.collect::<Result<Vec<_>>>()? {
             self.assigned[index].place.set_paused(paused);
         }
+        // Who is still watched is what wasn't paused before; the next wait looks anew.
+        self.watching = None;
         // It may be one of theirs; else it is met again.
         self.turns.forget_error();
         Ok(())

@@ -86,8 +86,14 @@ impl Groups {
             unused(state, name)?;
             self.append(state, name, vec![Change::Generation(None)])?;
             if let Some(live) = state.live.get_mut(name) {
-                // Generations begin anew, for consumers that were expelled and come back.
+                // Generations begin anew, for consumers that were expelled and come back; and what couldn't be recorded
+                // of the group needn't be any more.
                 live.since = 0;
+                live.expelled.clear();
+                live.is_unsettled = false;
+                if live.is_over() {
+                    state.live.remove(name);
+                }
             }
             Ok(())
         })

@@ -27,6 +27,8 @@ pub(super) struct LiveGroup {
     /// Consumers, also those that were expelled and may come back.
     pub(super) consumers: usize,
     pub(super) members: BTreeMap<u64, LiveMember>,
+    /// By their last id: what consumers subscribe to that were expelled and haven't come back yet.
+    pub(super) expelled: BTreeMap<u64, Subscription>,
     /// What the latest rebalance went by.
     pub(super) situation: Situation,
     /// A rebalance couldn't be appended, or not wholly: it has to be tried again.

@@ -7,7 +7,11 @@
 //! # Thread safety
 //! It belongs to one consumer; what is shared lies behind the groups' lock, or is an atomic.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Groups, PartitionId, State,
@@ -76,7 +80,10 @@ impl Groups {
     pub(crate) fn join(self: &Arc<Self>, joining: Joining<'_>) -> Result<Member> {
         let Joining { group, subscription, max_poll_interval, waiter, begin } = joining;
         let (group, pulse) = (Arc::from(group), Arc::new(Pulse::new(max_poll_interval, waiter)));
-        let id = self.enter(&group, &subscription, &pulse, begin, true)?;
+        // Looking for where to begin may take long, and isn't the consumer's time.
+        pulse.enter_poll();
+        let id = self.enter(&group, &subscription, &pulse, begin, None)?;
+        pulse.leave_poll();
         let figures = self.partition.log_figures().group(&group);
         Ok(Member { groups: self.clone(), group, id, subscription, pulse, figures })
     }
@@ -121,6 +128,12 @@ impl Member {
             Some(Owned { log, epoch: ownership.epoch, is_revoked, start: ownership.start, committed })
         });
         Some(View { generation: group.generation(), owned: owned.collect() })
+    }
+
+    /// Whether it wasn't expelled.
+    pub(crate) fn is_member(&self) -> bool {
+        let state = self.groups.state.lock();
+        state.live.get(&self.group).is_some_and(|live| live.members.contains_key(&self.id))
     }
 
     /// What the group has committed for the partition.
@@ -183,19 +196,22 @@ impl Member {
     pub(crate) fn release(&self, places: impl IntoIterator<Item = PartitionId>) -> Result<()> {
         self.groups.change(|state| {
             let Some(group) = state.offsets.table().group(&self.group) else { return Ok(()) };
-            let changes: Vec<Change> = places.into_iter().filter_map(|place| group.release(self.id, place)).collect();
+            let (mut changes, mut next) = (Vec::new(), BTreeSet::new());
+            for place in places {
+                next.extend(group.ownership(place).map(|ownership| ownership.next));
+                changes.extend(group.release(self.id, place));
+            }
             let outcome = self.groups.append(state, &self.group, changes);
             // Also of what was released before it failed.
-            self.groups.notify(state, &self.group);
+            self.groups.notify_some(state, &self.group, |id| next.contains(&id));
             outcome
         })
     }
 
     /// Becomes a member again after it was expelled; does nothing if it wasn't. Kinds as for [`Groups::join`].
     pub(crate) fn rejoin(&mut self, begin: Begin<'_>) -> Result<()> {
-        let is_member = |live: &super::LiveGroup| live.members.contains_key(&self.id);
-        if !self.groups.state.lock().live.get(&self.group).is_some_and(is_member) {
-            self.id = self.groups.enter(&self.group, &self.subscription, &self.pulse, begin, false)?;
+        if !self.is_member() {
+            self.id = self.groups.enter(&self.group, &self.subscription, &self.pulse, begin, Some(self.id))?;
         }
         Ok(())
     }

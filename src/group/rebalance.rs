@@ -55,19 +55,20 @@ impl From<Error> for Halt {
 }
 
 impl Groups {
-    /// Adds a member to a group; answers its id. `is_new`: its consumer isn't counted yet.
+    /// Adds a member to a group; answers its id. `before`: the id that its consumer had when it was expelled; `None` if
+    /// the consumer is new.
     pub(super) fn enter(
         self: &Arc<Self>,
         group: &Arc<str>,
         subscription: &Subscription,
         pulse: &Arc<Pulse>,
         begin: Begin<'_>,
-        is_new: bool,
+        before: Option<u64>,
     ) -> Result<u64> {
         let mut starts = BTreeMap::new();
         loop {
             let joiner = Joiner { id: random_id()?, subscription, starts: &starts };
-            match self.change(|state| self.try_enter(state, group, &joiner, pulse, is_new)) {
+            match self.change(|state| self.try_enter(state, group, &joiner, pulse, before)) {
                 Ok(()) => return Ok(joiner.id),
                 Err(Halt::Failed(error)) => return Err(error),
                 Err(Halt::UnknownStarts(partitions)) => {
@@ -85,7 +86,7 @@ impl Groups {
         group: &Arc<str>,
         joiner: &Joiner<'_>,
         pulse: &Arc<Pulse>,
-        is_new: bool,
+        before: Option<u64>,
     ) -> Result<(), Halt> {
         if state.closed {
             return Err(Halt::Failed(Repr::Closed.into()));
@@ -99,7 +100,10 @@ impl Groups {
         let is_recorded = state.offsets.table().group(group).is_some_and(|group| group.member(joiner.id).is_some());
         if let Some(live) = state.live.get_mut(group) {
             if outcome.is_ok() {
-                live.consumers += usize::from(is_new);
+                match before {
+                    Some(id) => drop(live.expelled.remove(&id)),
+                    None => live.consumers += 1,
+                }
                 let subscription = joiner.subscription.clone();
                 live.members.insert(joiner.id, LiveMember { subscription, pulse: pulse.clone() });
             }
@@ -118,6 +122,7 @@ impl Groups {
         self.change(|state| {
             let Some(live) = state.live.get_mut(group) else { return };
             live.consumers = live.consumers.saturating_sub(1);
+            live.expelled.remove(&id);
             let was_member = live.members.remove(&id).is_some();
             if was_member {
                 self.settle(state, group);
@@ -145,8 +150,13 @@ impl Groups {
 
     /// Has all members look at what they own.
     pub(super) fn notify(&self, state: &mut State, group: &Arc<str>) {
-        let members = state.live.get(group).into_iter().flat_map(|live| live.members.values());
-        for member in members {
+        self.notify_some(state, group, |_| true);
+    }
+
+    /// Has some members look at what they own.
+    pub(super) fn notify_some(&self, state: &mut State, group: &Arc<str>, which: impl Fn(u64) -> bool) {
+        let members = state.live.get(group).into_iter().flat_map(|live| &live.members);
+        for (_, member) in members.filter(|(id, _)| which(**id)) {
             member.pulse.renew();
             state.to_wake.push(member.pulse.clone());
         }
@@ -162,6 +172,7 @@ impl Groups {
         let Some(live) = state.live.get(name) else { return Ok(()) };
         let topics = self.topics_by_id();
         let situation = situation(live, &topics, joiner);
+        let expelled = of_expelled(live, &topics);
         let new = Group::default();
         let group = state.offsets.table().group(name).unwrap_or(&new);
         let mut unknown = Vec::new();
@@ -175,8 +186,9 @@ impl Groups {
                 joiner.is_none_or(|joiner| joiner.id != *id) && topics.contains(&place.topic_id)
             };
             // What came later than the group, and would have been its all the same, isn't for the joiner to skip.
-            let came_later =
-                situation.members.iter().any(is_others) || before.is_none() && group.knows_topic(place.topic_id);
+            let came_later = situation.members.iter().any(is_others)
+                || expelled.contains(&place.topic_id)
+                || before.is_none() && group.knows_topic(place.topic_id);
             let joiner = joiner.filter(|_| !came_later);
             match (joiner.map(|joiner| joiner.starts.get(&place)), log) {
                 (Some(Some(start)), _) => *start,
@@ -238,11 +250,12 @@ impl Groups {
             let is_overdue = |member: &LiveMember| member.pulse.is_overdue(now);
             let overdue: Vec<u64> =
                 live.members.iter().filter(|(_, member)| is_overdue(member)).map(|(id, _)| *id).collect();
-            let expelled: Vec<_> = overdue.iter().filter_map(|id| live.members.remove(id)).collect();
+            let expelled: Vec<_> = overdue.iter().filter_map(|id| live.members.remove_entry(id)).collect();
+            live.expelled.extend(expelled.iter().map(|(id, member)| (*id, member.subscription.clone())));
             if !expelled.is_empty() || live.is_unsettled {
                 self.settle(state, &group);
                 self.notify(state, &group);
-                for member in expelled {
+                for (_, member) in expelled {
                     member.pulse.renew();
                     state.to_wake.push(member.pulse);
                 }
@@ -271,12 +284,25 @@ impl Chore for Groups {
 
 /// Who is alive in the group, the joiner included, and what there is for them.
 fn situation(live: &LiveGroup, topics: &BTreeMap<u128, Arc<TopicState>>, joiner: Option<&Joiner<'_>>) -> Situation {
-    let by_name: BTreeMap<&str, u128> = topics.iter().map(|(id, topic)| (&*topic.name, *id)).collect();
+    let by_name = ids_by_name(topics);
     let members = live.members.iter().map(|(&id, member)| (id, &member.subscription));
     let joiner = joiner.map(|joiner| (joiner.id, joiner.subscription));
     let members = members.chain(joiner).map(|(id, subscription)| (id, subscription.resolve(&by_name)));
     let topics = topics.iter().map(|(id, topic)| (*id, topic.partitions.len()));
     Situation { members: members.collect(), topics: topics.collect() }
+}
+
+/// The topics of consumers that were expelled and may come back: the group is theirs as well.
+fn of_expelled(live: &LiveGroup, topics: &BTreeMap<u128, Arc<TopicState>>) -> BTreeSet<u128> {
+    if live.expelled.is_empty() {
+        return BTreeSet::new();
+    }
+    let by_name = ids_by_name(topics);
+    live.expelled.values().flat_map(|subscription| subscription.resolve(&by_name)).collect()
+}
+
+fn ids_by_name(topics: &BTreeMap<u128, Arc<TopicState>>) -> BTreeMap<&str, u128> {
+    topics.iter().map(|(id, topic)| (&*topic.name, *id)).collect()
 }
 
 /// Whether a rebalance would be given the same, as far as members subscribe to it.

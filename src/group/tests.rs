@@ -240,6 +240,37 @@ fn a_change_wakes_the_members() {
 }
 
 #[test]
+fn a_release_wakes_nobody_but_the_next_owner() {
+    let bench = Bench::new();
+    bench.topic("orders", 4);
+    bench.topic("payments", 1);
+    let other = bench.join("billing", &["payments"]);
+    let (first, second) = (bench.join("billing", &["orders"]), bench.join("billing", &["orders"]));
+    let versions = || [&other, &first, &second].map(Member::version);
+    let before = versions();
+    release(&first);
+    let after = versions();
+    assert_eq!((before[0], before[1]), (after[0], after[1]), "with many members, all would look at all they own");
+    assert_ne!(before[2], after[2]);
+}
+
+#[test]
+fn the_time_to_poll_in_begins_when_the_consumer_has_joined() {
+    let bench = Bench::new();
+    bench.topic("orders", 1);
+    let looked = std::cell::Cell::new(None);
+    let begin = |_: &Arc<PartitionLog>| {
+        thread::sleep(Duration::from_millis(2)); // as looking for a time may take long
+        looked.set(Some(Instant::now()));
+        Ok(0)
+    };
+    let _member = bench.try_join("billing", &["orders"], LONG, &begin).unwrap();
+    let state = bench.groups.state.lock();
+    let pulse = &state.live["billing"].members.values().next().unwrap().pulse;
+    assert!(pulse.due(Instant::now()).unwrap() >= looked.get().unwrap() + LONG);
+}
+
+#[test]
 fn only_the_owner_commits_and_only_in_its_epoch() {
     let bench = Bench::new();
     bench.topic("orders", 2);
@@ -542,6 +573,7 @@ fn a_group_nobody_is_left_of_is_settled_all_the_same() {
         assert!(start.elapsed() < LONG, "never settled");
         thread::yield_now();
     }
+    assert!(bench.groups.names().is_empty(), "it stays deleted");
     bench.assert_folded("");
 }
 
