@@ -23,9 +23,15 @@ impl Family {
     /// The only sample with these labels, among others perhaps.
     #[track_caller]
     pub(crate) fn value(&self, labels: &[(&str, &str)]) -> f64 {
+        self.find(labels).unwrap_or_else(|| panic!("no {labels:?} in {self:?}"))
+    }
+
+    /// The same, if there is one.
+    #[track_caller]
+    pub(crate) fn find(&self, labels: &[(&str, &str)]) -> Option<f64> {
         let found: Vec<_> = self.samples.iter().filter(|sample| sample.has(labels)).collect();
-        assert_eq!(found.len(), 1, "{labels:?} in {self:?}");
-        found[0].value
+        assert!(found.len() <= 1, "{labels:?} in {self:?}");
+        found.first().map(|sample| sample.value)
     }
 }
 
