@@ -256,6 +256,14 @@ impl Error {
         }
     }
 
+    /// The group that the error is about, if it is about one.
+    pub fn group(&self) -> Option<&str> {
+        match &*self.0 {
+            Repr::GroupInUse { group } | Repr::UnknownGroup { group } | Repr::Fenced { group, .. } => Some(group),
+            _ => None,
+        }
+    }
+
     /// The number of the partition that the error is about, if it is about one.
     pub fn partition(&self) -> Option<u32> {
         match &*self.0 {

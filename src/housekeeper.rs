@@ -3,7 +3,7 @@
 //!
 //! # Invariants
 //! - Chores are held weakly: the thread keeps nothing alive.
-//! - A chore that panics is told by the panic hook and doesn't end the others.
+//! - A chore that panics is told by the panic hook, doesn't end the others, and is tried again after a while.
 //!
 //! # Thread safety
 //! Any thread may call anything; `schedule` takes a short lock.
@@ -15,12 +15,15 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{Arc, Weak},
     thread::{self, JoinHandle, ThreadId},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
+
+/// How long a chore rests that panicked.
+const PANIC_PAUSE: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(60) };
 
 /// Something to be done now and then.
 pub(crate) trait Chore: Send + Sync {
@@ -123,7 +126,7 @@ fn run(shared: &Shared) {
         // The state that a chore leaves behind when it panics is guarded by its own locks, which have no poison.
         let again = panic::catch_unwind(AssertUnwindSafe(|| chore.run()));
         drop(chore);
-        if let Ok(Some(due)) = again {
+        if let Some(due) = again.unwrap_or_else(|_| Instant::now().checked_add(PANIC_PAUSE)) {
             shared.agenda.lock().add(weak, due);
         }
     }
@@ -150,7 +153,7 @@ fn next_due(shared: &Shared) -> Option<Weak<dyn Chore>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, time::Duration};
+    use std::sync::mpsc;
 
     use super::*;
 
@@ -169,11 +172,14 @@ mod tests {
         }
     }
 
-    struct Panics;
+    /// Panics the first time.
+    struct Panics(Told);
 
     impl Chore for Panics {
         fn run(&self) -> Option<Instant> {
-            panic!("on purpose");
+            let again = self.0.run();
+            assert!(again.is_none(), "on purpose");
+            again
         }
     }
 
@@ -187,11 +193,9 @@ mod tests {
         let (to, told) = mpsc::channel();
         let chore = |name, times| Arc::new(Told { name, to: Mutex::new(to.clone()), times: Mutex::new(times) });
         let (never, soon, gone) = (chore("never", 1), chore("soon", 3), chore("gone", 1));
-        let panics = Arc::new(Panics);
         let housekeeper = Housekeeper::start().unwrap();
         let now = Instant::now();
         housekeeper.schedule(weak(&never), now + Duration::from_secs(3600));
-        housekeeper.schedule(weak(&panics), now);
         let forgotten = weak(&gone);
         drop(gone);
         housekeeper.schedule(forgotten, now);
@@ -201,5 +205,18 @@ mod tests {
         housekeeper.stop();
         housekeeper.schedule(weak(&never), Instant::now());
         assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_chore_that_panics_is_tried_again_and_keeps_no_other_from_running() {
+        let (to, told) = mpsc::channel();
+        let chore = |name, times| Told { name, to: Mutex::new(to.clone()), times: Mutex::new(times) };
+        let (panics, other) = (Arc::new(Panics(chore("panics", 2))), Arc::new(chore("other", 1)));
+        let housekeeper = Housekeeper::start().unwrap();
+        housekeeper.schedule(weak(&panics), Instant::now());
+        let mut order: Vec<_> = (0..2).map(|_| told.recv_timeout(Duration::from_secs(30)).unwrap()).collect();
+        housekeeper.schedule(weak(&other), Instant::now());
+        order.push(told.recv_timeout(Duration::from_secs(30)).unwrap());
+        assert_eq!(order, ["panics", "panics", "other"]);
     }
 }

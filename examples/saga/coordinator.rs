@@ -15,8 +15,7 @@ const TRIP: &str = "trip-1";
 pub(crate) fn run(trips: &TypedTopic<Event>, world: &TypedTopic<bool>, args: &Args) -> Result<()> {
     let mut trip = Trip::default();
     for event in trips.reader(Start::Earliest)? {
-        let (_, event) = event?;
-        trip.apply(event.ok_or("an event is null")?);
+        trip.apply(event?.1.ok_or("an event is null")?);
     }
     while let Some(next) = trip.next(args.all_well) {
         let event = match next {

@@ -34,8 +34,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let outcome = run(&Args::parse());
-    outcome.inspect_err(|error| eprintln!("error: {error}")).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+    run(&Args::parse()).inspect_err(|error| eprintln!("error: {error}")).map_or(1.into(), |()| ExitCode::SUCCESS)
 }
 
 fn run(args: &Args) -> Result<()> {

@@ -507,7 +507,11 @@ impl PartitionLog {
             self.sync_folder()?;
         }
         self.figures.synced(timer);
-        self.control.raise_durable(end, end_offset);
+        {
+            // Who waits looks at the position with this lock held, and at the offset afterwards: it sees both or neither.
+            let _waiting = self.sync.lock();
+            self.control.raise_durable(end, end_offset);
+        }
         let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
         let sealed: Vec<_> = sealed.inspect(|segment| self.trim(segment)).collect();
         if !sealed.is_empty() {
