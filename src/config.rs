@@ -288,8 +288,8 @@ impl LogOptions {
     ///   one, which is mapped anyway.
     ///
     /// So 20,000 partitions fit into what Linux allows, at some 3 KiB of memory each. A sealed segment that nobody reads
-    /// takes no map and no descriptor, and less than 1 KiB of memory. When there are no more maps, appends that would begin a segment and
-    /// reads that would open one are errors of kind [`LimitReached`](crate::ErrorKind::LimitReached).
+    /// takes no map and no descriptor, and less than 1 KiB of memory. When there are no more maps, appends that would begin
+    /// a segment and reads that would open one are errors of kind [`LimitReached`](crate::ErrorKind::LimitReached).
     ///
     /// Maps take address space of a segment's full length (see [`segment_bytes`](LogOptions::segment_bytes)), but memory
     /// only for what is in use, which the system takes back as it needs it: it is page cache.

@@ -46,12 +46,10 @@ impl TopicPattern {
     }
 
     /// Whether the text has a word that stands for others: else it is a plain name.
-    #[allow(dead_code, reason = "administration by pattern comes next")]
     pub(crate) fn is_pattern(text: &str) -> bool {
         text.split('.').any(|word| word == ONE || word == ANY)
     }
 
-    #[allow(dead_code, reason = "groups' records of subscriptions come next")]
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -432,6 +432,11 @@ impl<'a> RecordRef<'a> {
         Self { topic, partition, offset, append_time_ms, view }
     }
 
+    /// The topic's name, which is at the same place in memory for all records of a topic.
+    pub(crate) fn topic_name(&self) -> &'a Arc<str> {
+        self.topic
+    }
+
     /// The topic's name.
     #[inline]
     pub fn topic(&self) -> &'a str {

@@ -89,3 +89,38 @@ fn a_folder_of_version_1_is_opened_read_and_gone_on_with() {
     check(&log);
     assert_eq!(records(&log, 1).len(), 201);
 }
+
+#[test]
+fn groups_indexes_and_deleted_records_of_version_1_are_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1/groups"), dir.path());
+
+    let log = Log::open(dir.path()).unwrap();
+    assert!(log.recovery().is_clean(), "{:?}", log.recovery());
+    let orders = log.topic("orders.eu").unwrap();
+    let partition = orders.partition(0).unwrap();
+    assert_eq!((partition.start_offset(), partition.end_offset()), (77, 1_000));
+    assert_eq!(partition.read_from(77).unwrap().count(), 923);
+    let by_time = |time_ms| partition.offset_for_time(time_ms).unwrap();
+    assert_eq!(by_time(0), Some(77));
+    // 800 has the time 1,008,000; those before it, and those behind it up to 809, are earlier.
+    assert_eq!(by_time(1_007_901), Some(800));
+    assert_eq!(by_time(1_009_900), Some(990));
+    assert_eq!(by_time(1_009_901), None);
+
+    let group = log.describe_group("billing").unwrap();
+    assert_eq!((group.generation, group.members.len()), (2, 0), "whoever was there died with its process");
+    let committed = |partition| group.committed.iter().find(|other| other.partition == partition).unwrap().offset;
+    assert_eq!((committed(0), committed(1)), (500, 1));
+    let mut consumer = log.consumer("billing").topic("orders.eu").max_poll_bytes(1 << 20).open().unwrap();
+    assert_eq!((consumer.generation(), consumer.assignment().len()), (3, 2));
+    let batch = consumer.poll(Duration::from_secs(1)).unwrap();
+    assert_eq!((batch.len(), batch.iter().next().unwrap().offset()), (500, 500));
+    consumer.commit().unwrap();
+    drop(consumer);
+    log.close().unwrap();
+
+    let log = Log::open(dir.path()).unwrap();
+    assert!(log.recovery().is_clean(), "{:?}", log.recovery());
+    assert_eq!(log.lag("billing").unwrap().total, 0);
+}

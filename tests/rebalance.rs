@@ -759,6 +759,27 @@ fn a_deleted_topic_is_lost() {
     assert_eq!(consumer.assignment(), [("payments".to_owned(), 0)]);
 }
 
+#[test]
+fn a_record_of_a_deleted_topic_commits_nothing_in_its_successor() {
+    let log = log();
+    append(&topic(&log, "orders", 1), 0, 5);
+    let mut consumer = open(&log);
+    let batch = consumer.poll(LONG).unwrap();
+    log.delete_topic("orders").unwrap();
+    append(&topic(&log, "orders", 1), 0, 5);
+    assert_eq!(consumer.poll(LONG).unwrap_err().kind(), ErrorKind::UnknownTopic);
+    let of_successor = consumer.poll(LONG).unwrap();
+    for record in &batch {
+        assert_eq!(consumer.commit_through(&record).unwrap_err().kind(), ErrorKind::UnknownTopic);
+        assert_eq!(
+            consumer.commit_through(&record.to_owned().as_record_ref()).unwrap_err().kind(),
+            ErrorKind::UnknownTopic
+        );
+    }
+    assert_eq!(consumer.committed("orders", 0).unwrap(), None);
+    consumer.commit_through(&of_successor.iter().next().unwrap()).unwrap();
+}
+
 /// Copies a folder as it lies there, which is what a killed process leaves.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

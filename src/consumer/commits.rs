@@ -38,8 +38,11 @@ impl Consumer {
     ///
     /// # Errors
     /// Those of [`commit`](Consumer::commit), [`Fenced`](crate::ErrorKind::Fenced) also for a partition that this consumer
-    /// has given away since; [`NotAssigned`](crate::ErrorKind::NotAssigned) for one that it never had.
+    /// has given away since; [`NotAssigned`](crate::ErrorKind::NotAssigned) for one that it never had;
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic) for a record that this consumer had of a topic that was deleted, also
+    /// where there is another one of that name by now.
     pub fn commit_through(&mut self, record: &RecordRef<'_>) -> Result<()> {
+        self.core.check_topic(record)?;
         // Offsets are below 2^63.
         self.commit_offsets([(record.topic(), record.partition(), record.offset() + 1)])
     }

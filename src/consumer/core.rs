@@ -23,6 +23,7 @@ use crate::{
     housekeeper::{Chore, Housekeeper},
     partition::{Batch, PartitionLog},
     reader::{Bounds, Place, Policies, Turns},
+    record::RecordRef,
     topics::Topics,
     waiter::remaining,
 };
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(super) assigned: Vec<Assigned>,
     /// By topic: numbers of partitions that were assigned once and aren't any more.
     pub(super) lost: BTreeMap<Box<str>, BTreeSet<u32>>,
+    /// The names, told apart by their place in memory, of topics that were assigned once and are deleted.
+    pub(super) deleted: Vec<Arc<str>>,
     pub(super) on_rebalance: Option<Callback>,
     pub(super) turns: Turns,
     pub(super) signal: Arc<Signal>,
@@ -275,6 +278,14 @@ impl Core {
         offsets: impl IntoIterator<Item = (T, u32, u64)>,
     ) -> Result<()> {
         self.count_commit(self.try_commit_offsets(offsets))
+    }
+
+    /// Kind `UnknownTopic` for a record of a topic that was deleted: one of that name may be another.
+    pub(super) fn check_topic(&self, record: &RecordRef<'_>) -> Result<()> {
+        if self.deleted.iter().any(|deleted| Arc::ptr_eq(deleted, record.topic_name())) {
+            return Err(Repr::UnknownTopic { topic: record.topic().into() }.into());
+        }
+        Ok(())
     }
 
     fn try_commit_offsets<T: AsRef<str>>(&self, offsets: impl IntoIterator<Item = (T, u32, u64)>) -> Result<()> {
