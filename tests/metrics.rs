@@ -174,14 +174,19 @@ fn gauges_follow_what_is() {
     }
     let described = log.describe_topic("orders").unwrap();
     let segments: usize = described.partitions.iter().map(|partition| partition.segments).sum();
-    let found = wait_until("gauges", |found| value(found, "tidelog_stored_bytes") == described.bytes() as f64);
-    assert_eq!(value(&found, "tidelog_segments"), segments as f64);
-    assert_eq!(value(&found, "tidelog_partitions"), 2.0);
-    assert_eq!(value(&found, "tidelog_poisoned_partitions"), 0.0);
+    // They are set, and read, one after the other: so all at once in a condition.
+    wait_until("gauges", |found| {
+        value(found, "tidelog_stored_bytes") == described.bytes() as f64
+            && value(found, "tidelog_segments") == segments as f64
+            && value(found, "tidelog_partitions") == 2.0
+            && value(found, "tidelog_poisoned_partitions") == 0.0
+    });
     // `Written`: nobody has asked for a flush, but each eight segments.
-    let behind = wait_until("gauges", |found| value(found, "tidelog_flush_lag_seconds") > 0.0);
-    assert!(value(&behind, "tidelog_flush_lag_bytes") >= 1000.0);
-    assert!(behind["tidelog_open_files"].value(&[]) >= 2.0);
+    wait_until("gauges", |found| {
+        value(found, "tidelog_flush_lag_seconds") > 0.0
+            && value(found, "tidelog_flush_lag_bytes") >= 1000.0
+            && find(found, "tidelog_open_files", &[]) >= 2.0
+    });
     topic.flush().unwrap();
     wait_until("gauges", |found| {
         value(found, "tidelog_flush_lag_seconds") == 0.0 && value(found, "tidelog_flush_lag_bytes") == 0.0
@@ -190,11 +195,12 @@ fn gauges_follow_what_is() {
     let lag = |found: &Families, name: &str| find(found, name, &[("group", "billing"), ("topic", "orders")]);
     let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
     consumer.poll(Duration::ZERO).unwrap();
-    // Of those that are set together, the last one.
-    let found = wait_until("gauges", |found| lag(found, "tidelog_group_lag_seconds") > 0.0);
-    assert_eq!(lag(&found, "tidelog_group_lag_records"), 300.0);
-    assert!(lag(&found, "tidelog_group_lag_bytes") > 300_000.0);
-    assert_eq!(found["tidelog_group_members"].value(&[("group", "billing")]), 1.0);
+    wait_until("gauges", |found| {
+        lag(found, "tidelog_group_lag_records") == 300.0
+            && lag(found, "tidelog_group_lag_bytes") > 300_000.0
+            && lag(found, "tidelog_group_lag_seconds") > 0.0
+            && find(found, "tidelog_group_members", &[("group", "billing")]) == 1.0
+    });
     drain(&mut consumer);
     wait_until("gauges", |found| {
         let lags = ["records", "bytes", "seconds"].map(|of| lag(found, &format!("tidelog_group_lag_{of}")));
