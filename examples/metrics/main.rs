@@ -48,10 +48,10 @@ fn run(args: &Args) -> Result<()> {
     let options = Log::options().segment_bytes(256 << 10).metrics_interval(Duration::from_millis(200));
     let log = options.open(args.data.as_deref().unwrap_or(temporary.path()))?;
 
-    let listener = serve::listen(args.port)?;
+    let server = serve::listen(args.port)?;
     let end = Instant::now() + Duration::from_secs(args.seconds);
-    println!("http://{}/metrics, for {} seconds", listener.local_addr()?, args.seconds);
-    shop::run(&log, end, || serve::until(end, &listener, &figures))?;
+    println!("http://{}/metrics, for {} seconds", server.server_addr(), args.seconds);
+    shop::run(&log, end, || serve::until(end, &server, &figures))?;
     log.close()?;
     print_summary(&figures.render());
     Ok(())
