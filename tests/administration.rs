@@ -164,6 +164,25 @@ fn a_group_without_consumers_has_its_lag_too() {
 }
 
 #[test]
+fn the_lag_of_a_group_is_told_by_topic_too() {
+    let log = in_memory();
+    for (name, count) in [("orders", 10), ("mails", 4)] {
+        append(&log.create_topic(name, config(2)).unwrap(), count);
+    }
+    let mut consumer = log.consumer("billing").topics(["orders", "mails"]).open().unwrap();
+    consumer.commit_offsets([("orders", 0, 7)]).unwrap();
+    let lag = consumer.lag();
+    let (orders, mails) = (lag.of_topic("orders"), lag.of_topic("mails"));
+    assert_eq!((lag.total, orders.total, mails.total), (21, 13, 8));
+    assert_eq!(orders.bytes + mails.bytes, lag.bytes);
+    assert!(orders.bytes > mails.bytes && mails.bytes > 0);
+    assert_eq!(orders.time.max(mails.time), lag.time);
+    assert!(mails.partitions.iter().all(|partition| partition.topic == "mails") && mails.partitions.len() == 2);
+    let none = lag.of_topic("other");
+    assert_eq!((none.total, none.bytes, none.partitions), (0, 0, vec![]));
+}
+
+#[test]
 fn a_group_goes_on_where_it_was_set() {
     let log = in_memory();
     append(&log.create_topic("orders", config(2)).unwrap(), 10);

@@ -57,6 +57,11 @@ impl Consumer {
 }
 
 impl Lag {
+    /// The part of one topic; nothing where there is none of it.
+    pub fn of_topic(&self, topic: &str) -> Lag {
+        Self::of(self.partitions.iter().filter(|partition| partition.topic == topic).cloned().collect())
+    }
+
     /// Sums up.
     pub(crate) fn of(partitions: Vec<PartitionLag>) -> Self {
         Self {
