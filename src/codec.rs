@@ -1,4 +1,4 @@
-//! What all formats of this crate share: a bounds-checked reader, length words, alignment and the mixing function.
+//! What all formats of this crate share: a bounds-checked reader, length words and alignment.
 //!
 //! # Format
 //! Integers are little-endian. A *length word* is a `u32` before (not necessarily next to) a byte string: bit 31 means
@@ -25,30 +25,11 @@ pub(crate) const WORD_FLAG: u32 = 1 << 30;
 /// The bits of a length word that hold the length; also the greatest length.
 pub(crate) const WORD_LENGTH_MASK: u32 = (1 << 28) - 1;
 
-/// The increment of SplitMix64: 2^64 divided by the golden ratio, made odd.
-const SPLIT_MIX_INCREMENT: u64 = 0x9e37_79b9_7f4a_7c15;
-
 /// `bytes` rounded up to a multiple of [`ALIGNMENT`]; the greatest such multiple if there is none above.
 #[inline]
 pub(crate) const fn align_up(bytes: u64) -> u64 {
     let mask = ALIGNMENT as u64 - 1;
     bytes.saturating_add(mask) & !mask
-}
-
-/// Spreads every bit of `value` over all 64; a bijection.
-///
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014),
-/// which is variant 13 of David Stafford's improvements on the finaliser of MurmurHash3.
-#[inline]
-pub(crate) const fn mix64(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
-}
-
-/// The `index`-th number, from 0 on, that SplitMix64 started at `state` draws.
-pub(crate) const fn split_mix64(state: u64, index: u64) -> u64 {
-    mix64(state.wrapping_add(SPLIT_MIX_INCREMENT.wrapping_mul(index.wrapping_add(1))))
 }
 
 /// The length word of a byte string, whose length the caller has checked against [`WORD_LENGTH_MASK`].
@@ -141,21 +122,6 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn split_mix64_draws_the_published_numbers() {
-        // The first outputs for the seed 1234567, as in the test vectors of several implementations.
-        let expected = [
-            6_457_827_717_110_365_317,
-            3_203_168_211_198_807_973,
-            9_817_491_932_198_370_423,
-            4_593_380_528_125_082_431,
-            16_408_922_859_458_223_821,
-        ];
-        for (index, expected) in expected.into_iter().enumerate() {
-            assert_eq!(split_mix64(1_234_567, index as u64), expected);
-        }
-    }
 
     #[test]
     fn alignment_rounds_up_and_never_wraps() {

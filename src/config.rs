@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Repr, Result};
+use crate::{
+    error::{Repr, Result},
+    housekeeper::Background,
+};
 
 /// When an append answers, and what its records survive.
 ///
@@ -188,8 +191,10 @@ pub struct LogOptions {
     pub(crate) max_open_files: Option<usize>,
     #[cfg(feature = "metrics")]
     pub(crate) metrics: MetricsOptions,
+    pub(crate) positional_appends: bool,
     pub(crate) allow_unknown_file_system: bool,
     pub(crate) in_memory: bool,
+    pub(crate) background: Background,
 }
 
 /// How figures are named, and how often gauges are set.
@@ -222,8 +227,10 @@ impl Default for LogOptions {
             max_open_files: None,
             #[cfg(feature = "metrics")]
             metrics: MetricsOptions::default(),
+            positional_appends: cfg!(tidelog_positional),
             allow_unknown_file_system: false,
             in_memory: false,
+            background: Background::default(),
         }
     }
 }
@@ -315,6 +322,20 @@ impl LogOptions {
     /// kind [`LimitReached`](crate::ErrorKind::LimitReached).
     pub fn max_open_files(mut self, files: usize) -> Self {
         self.max_open_files = Some(files);
+        self
+    }
+
+    /// Append with `pwrite` instead of storing into a map. Default: no; on file systems where rewriting a block that is
+    /// there may take new space (btrfs, zfs, overlayfs, unknown ones) it is done whatever this says.
+    ///
+    /// Each append is then a system call. Promises are the same ones. A process that was killed costs the next open a
+    /// scan of what wasn't flushed.
+    ///
+    /// Where a store into a map finds no space, or the device fails as the page is read in, the system ends the process
+    /// with a signal; space is reserved so that this doesn't happen. Set this where reserving can't be relied on: on thin
+    /// provisioned volumes, sparse images, network block devices.
+    pub fn positional_appends(mut self, positional: bool) -> Self {
+        self.positional_appends = positional;
         self
     }
 

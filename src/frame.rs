@@ -20,8 +20,9 @@ use byteorder::{ByteOrder, LittleEndian};
 
 pub(crate) use crate::codec::ALIGNMENT;
 use crate::{
-    codec::{self, Reader, WORD_FLAG, align_up, mix64, split_mix64},
+    codec::{self, Reader, WORD_FLAG, align_up},
     error::{Error, Repr, Result},
+    mix::{mix64, split_mix64},
     record::{HeaderBlock, MAX_HEADER_NAME_BYTES, Record, RecordView},
     storage::{Encode, Store},
 };

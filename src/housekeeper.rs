@@ -25,6 +25,17 @@ use crate::error::{Error, Result};
 /// How long a chore rests that panicked.
 const PANIC_PAUSE: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(60) };
 
+/// Who does the work in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Background {
+    /// Threads, when it is due.
+    #[default]
+    Threads,
+    /// Whoever takes the steps, due or not: for tests that want everything to happen in the same order twice.
+    #[cfg(any(test, fuzzing))]
+    Stepped,
+}
+
 /// Something to be done now and then.
 pub(crate) trait Chore: Send + Sync {
     /// Does it; answers when it is due again, if it is.
@@ -35,7 +46,8 @@ pub(crate) trait Chore: Send + Sync {
 pub(crate) struct Housekeeper {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    thread_id: ThreadId,
+    /// `None` without a thread.
+    thread_id: Option<ThreadId>,
 }
 
 #[derive(Default)]
@@ -54,9 +66,12 @@ struct Agenda {
 }
 
 impl Housekeeper {
-    /// Starts the thread.
-    pub(crate) fn start() -> Result<Arc<Self>> {
+    /// Starts the thread, if there is to be one.
+    pub(crate) fn start(background: Background) -> Result<Arc<Self>> {
         let shared = Arc::new(Shared::default());
+        if background != Background::Threads {
+            return Ok(Arc::new(Self { shared, thread: Mutex::default(), thread_id: None }));
+        }
         let thread = thread::Builder::new()
             .name("tidelog-housekeeper".into())
             .spawn({
@@ -64,8 +79,24 @@ impl Housekeeper {
                 move || run(&shared)
             })
             .map_err(|source| Error::io("start the housekeeping thread for", "the log", source))?;
-        let thread_id = thread.thread().id();
+        let thread_id = Some(thread.thread().id());
         Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)), thread_id }))
+    }
+
+    /// Does what is scheduled, once, due or not; only where there is no thread.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn step(&self) {
+        assert!(self.thread_id.is_none(), "the thread does it");
+        let chores: Vec<_> = {
+            let mut agenda = self.shared.agenda.lock();
+            agenda.due.clear();
+            std::mem::take(&mut agenda.chores).into_values().collect()
+        };
+        for weak in chores {
+            if let Some(due) = weak.upgrade().and_then(|chore| chore.run()) {
+                self.shared.agenda.lock().add(weak, due);
+            }
+        }
     }
 
     /// Has the chore run at `due`, and again whenever it says. Ignored once stopped.
@@ -81,7 +112,7 @@ impl Housekeeper {
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             // The last handle of a log can be dropped by the thread itself, which can't wait for its own end.
-            if thread::current().id() != self.thread_id {
+            if Some(thread::current().id()) != self.thread_id {
                 let _ = thread.join();
             }
         }
@@ -193,7 +224,7 @@ mod tests {
         let (to, told) = mpsc::channel();
         let chore = |name, times| Arc::new(Told { name, to: Mutex::new(to.clone()), times: Mutex::new(times) });
         let (never, soon, gone) = (chore("never", 1), chore("soon", 3), chore("gone", 1));
-        let housekeeper = Housekeeper::start().unwrap();
+        let housekeeper = Housekeeper::start(Background::Threads).unwrap();
         let now = Instant::now();
         housekeeper.schedule(weak(&never), now + Duration::from_secs(3600));
         let forgotten = weak(&gone);
@@ -212,7 +243,7 @@ mod tests {
         let (to, told) = mpsc::channel();
         let chore = |name, times| Told { name, to: Mutex::new(to.clone()), times: Mutex::new(times) };
         let (panics, other) = (Arc::new(Panics(chore("panics", 2))), Arc::new(chore("other", 1)));
-        let housekeeper = Housekeeper::start().unwrap();
+        let housekeeper = Housekeeper::start(Background::Threads).unwrap();
         housekeeper.schedule(weak(&panics), Instant::now());
         let mut order: Vec<_> = (0..2).map(|_| told.recv_timeout(Duration::from_secs(30)).unwrap()).collect();
         housekeeper.schedule(weak(&other), Instant::now());

@@ -116,9 +116,11 @@ mod config;
 mod error;
 mod figures;
 mod housekeeper;
+mod mix;
 mod name;
 mod pattern;
 mod place;
+mod random;
 mod waiter;
 
 // Files.

@@ -316,8 +316,8 @@ impl LogOptions {
             write_meta(&*storage, path, &clock, &mut recovery)?;
         }
 
-        let flusher = Flusher::start()?;
-        let housekeeper = Housekeeper::start()?;
+        let flusher = Flusher::start(self.background)?;
+        let housekeeper = Housekeeper::start(self.background)?;
         let env = self.environment(path, storage, clock, positional_appends, flusher.clone(), housekeeper.clone());
         #[cfg(feature = "metrics")]
         let (figures, open_files) = (env.figures.clone(), env.open_files.clone());
@@ -380,7 +380,7 @@ impl LogOptions {
     fn check_file_system(&self, storage: &dyn Storage, path: &Path) -> Result<bool> {
         let found = storage.file_system(path).map_err(|source| Error::io("tell the file system of", path, source))?;
         let reason = match found.class {
-            FileSystemClass::Local => return Ok(false),
+            FileSystemClass::Local => return Ok(self.positional_appends),
             FileSystemClass::LocalCopyOnWrite => return Ok(true),
             FileSystemClass::Unknown if self.allow_unknown_file_system => return Ok(true),
             FileSystemClass::Unknown => {
@@ -455,6 +455,20 @@ fn open_topics(
             let _ = topics.close();
             Err(error)
         }
+    }
+}
+
+/// The work in the background, step by step ([`Background::Stepped`](crate::housekeeper::Background::Stepped)).
+#[cfg(any(test, fuzzing))]
+impl Log {
+    /// Flushes and raises offset ceilings, as far as that was asked for.
+    pub(crate) fn step_flusher(&self) {
+        self.shared.flusher.step();
+    }
+
+    /// Retention, and whatever else is to be done now and then.
+    pub(crate) fn step_housekeeper(&self) {
+        self.shared.housekeeper.step();
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::record::Record;
+use crate::{random, record::Record};
 
 /// Payload in bytes after which keyless records move on to the next partition: Kafka's default `batch.size`.
 ///
@@ -59,7 +59,7 @@ impl DefaultPartitioner {
     /// the same one.
     pub fn new() -> Self {
         // Where no random number is to be had, the first partition is as good as any.
-        Self::starting_at(getrandom::u32().unwrap_or(0).into())
+        Self::starting_at(random::u64().unwrap_or(0) >> 32)
     }
 
     fn starting_at(turn: u64) -> Self {

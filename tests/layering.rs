@@ -12,7 +12,10 @@ use std::{
 
 /// Rows from the ground up: their names, and their modules.
 const ROWS: [(&str, &[&str]); 8] = [
-    ("ground", &["error", "place", "name", "pattern", "config", "clock", "waiter", "housekeeper", "figures"]),
+    (
+        "ground",
+        &["error", "place", "name", "pattern", "config", "clock", "waiter", "housekeeper", "figures", "mix", "random"],
+    ),
     ("storage", &["storage"]),
     ("format", &["codec", "record", "frame", "segment_header"]),
     ("partition", &["partition"]),

@@ -46,6 +46,7 @@ use crate::{
     error::{Error, Repr, Result},
     housekeeper::Housekeeper,
     partition::PartitionLog,
+    random,
     report::{Finding, RecoveryReport},
     topics::Topics,
 };
@@ -184,7 +185,6 @@ impl fmt::Debug for Groups {
 
 /// A random number that isn't 0.
 fn random_id() -> Result<u64> {
-    let drawn = getrandom::u64();
-    let id = drawn.map_err(|error| Error::io("draw a random id for", "a group", std::io::Error::other(error)))?;
+    let id = random::u64().map_err(|source| Error::io("draw a random id for", "a group", source))?;
     Ok(id.max(1))
 }

@@ -38,7 +38,8 @@ impl Bench {
     fn new() -> Self {
         let storage = SimStorage::default();
         storage.create_dir_all(Path::new("/log")).unwrap();
-        let (flusher, housekeeper) = (Flusher::start().unwrap(), Housekeeper::start().unwrap());
+        let (flusher, housekeeper) =
+            (Flusher::start(Default::default()).unwrap(), Housekeeper::start(Default::default()).unwrap());
         let (topics, groups) = open(&storage, &flusher, &housekeeper);
         Self { storage, flusher, housekeeper, topics, groups }
     }

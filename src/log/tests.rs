@@ -1,9 +1,13 @@
 mod life;
 mod rebalance;
 
+use std::sync::atomic::AtomicI64;
+
 use super::*;
 use crate::{
     error::ErrorKind,
+    housekeeper::Background,
+    random,
     record::Record,
     storage::{
         OpenMode,
@@ -233,4 +237,36 @@ fn a_batch_that_fails_midway_tells_what_was_appended() {
         log.close().unwrap();
     }
     assert!(partial > 1, "no batch failed midway");
+}
+
+/// What the simulation builds on: without threads, and with ids and times given, a log does the same things twice.
+#[test]
+fn a_stepped_log_does_the_same_twice() {
+    let run = || {
+        random::seed(Some(random::Sequence::new(1)));
+        let storage = SimStorage::default();
+        let options = LogOptions { background: Background::Stepped, ..Log::options() };
+        let clock = Clock::Manual(Arc::new(AtomicI64::new(1_000)));
+        let log = options.open_on(Path::new(DIR), Arc::new(storage.clone()), clock).unwrap();
+        let topic = log.create_topic("orders", TopicConfig::with_partitions(3)).unwrap();
+        for number in 0..50 {
+            topic.append(Record::new(format!("order {number}"))).unwrap();
+            topic.append(Record::new("paid").key(format!("customer-{number}"))).unwrap();
+        }
+        log.step_flusher();
+        let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+        consumer.poll(std::time::Duration::ZERO).unwrap();
+        consumer.commit().unwrap();
+        log.step_housekeeper();
+        drop(consumer);
+        log.close().unwrap();
+        random::seed(None);
+        let contents: Vec<_> = ["orders-0", "orders-1", "orders-2", "__offsets-0"]
+            .map(|dir| storage.read(&Path::new(DIR).join(dir).join("00000000000000000000.log"), 1 << 30).unwrap())
+            .into();
+        (storage.take_trace(), contents)
+    };
+    let (first, second) = (run(), run());
+    assert!(first.0.len() > 100, "{}", first.0.len());
+    assert!(first == second);
 }

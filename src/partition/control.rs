@@ -24,8 +24,8 @@ use std::{
 };
 
 use crate::{
-    codec,
     error::{Error, Result, is_out_of_files},
+    mix::mix64,
     storage::{EntryKind, File, FileIdentity, OpenMode, Region, Storage},
 };
 
@@ -373,7 +373,7 @@ fn identity_words(identity: FileIdentity) -> [u64; IDENTITY_WORDS] {
 }
 
 fn check(words: &[u64]) -> u64 {
-    words.iter().fold(MAGIC, |sum, word| codec::mix64(sum ^ word).rotate_left(1))
+    words.iter().fold(MAGIC, |sum, word| mix64(sum ^ word).rotate_left(1))
 }
 
 #[cfg(test)]

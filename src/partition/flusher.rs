@@ -24,6 +24,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     error::{Error, Result},
+    housekeeper::Background,
     partition::PartitionLog,
 };
 
@@ -32,7 +33,8 @@ use crate::{
 pub(crate) struct Flusher {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    thread_id: ThreadId,
+    /// `None` without a thread.
+    thread_id: Option<ThreadId>,
 }
 
 #[derive(Debug, Default)]
@@ -78,9 +80,12 @@ impl Ord for Visit {
 }
 
 impl Flusher {
-    /// Starts the thread.
-    pub(crate) fn start() -> Result<Arc<Self>> {
+    /// Starts the thread, if there is to be one.
+    pub(crate) fn start(background: Background) -> Result<Arc<Self>> {
         let shared = Arc::new(Shared::default());
+        if background != Background::Threads {
+            return Ok(Arc::new(Self { shared, thread: Mutex::default(), thread_id: None }));
+        }
         let thread = thread::Builder::new()
             .name("tidelog-flusher".into())
             .spawn({
@@ -88,8 +93,17 @@ impl Flusher {
                 move || run(&shared)
             })
             .map_err(|source| Error::io("start the flusher thread for", "the log", source))?;
-        let thread_id = thread.thread().id();
+        let thread_id = Some(thread.thread().id());
         Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)), thread_id }))
+    }
+
+    /// Does what is asked for, once, due or not; only where there is no thread.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn step(&self) {
+        assert!(self.thread_id.is_none(), "the thread does it");
+        let visits = std::mem::take(&mut self.shared.agenda.lock().visits).into_sorted_vec();
+        let visits = visits.into_iter().rev();
+        visit(&visits.filter_map(|Reverse(visit)| Some((visit.due, visit.partition.upgrade()?))).collect::<Vec<_>>());
     }
 
     /// Makes a partition known, once.
@@ -130,7 +144,7 @@ impl Flusher {
         if let Some(thread) = thread {
             // The last handle of a log can be dropped by the thread itself, which can't wait for its own end. A panic
             // in it has been told already: it poisoned the partitions.
-            if thread::current().id() != self.thread_id {
+            if Some(thread::current().id()) != self.thread_id {
                 let _ = thread.join();
             }
         }
@@ -159,13 +173,17 @@ fn run(shared: &Shared) {
 
 fn visit_all(shared: &Shared) {
     while let Some(due) = next_due(shared) {
-        for (_, partition) in &due {
-            partition.start_writeback();
-        }
-        for (due, partition) in &due {
-            // A failure poisons the partition, which tells its callers.
-            let _ = partition.maintain(*due);
-        }
+        visit(&due);
+    }
+}
+
+fn visit(due: &[(Instant, Arc<PartitionLog>)]) {
+    for (_, partition) in due {
+        partition.start_writeback();
+    }
+    for (due, partition) in due {
+        // A failure poisons the partition, which tells its callers.
+        let _ = partition.maintain(*due);
     }
 }
 

@@ -85,6 +85,7 @@ use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Repr, Result, is_out_of_files},
     figures::{Figures, Operation, PartitionFigures, Timer},
+    random,
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::Storage,
     waiter::Waiter,
@@ -642,9 +643,8 @@ fn new_segment_header(
     base_timestamp_ms: i64,
     predecessor: Option<Predecessor>,
 ) -> Result<SegmentHeader> {
-    let segment_id = getrandom::u64()
-        .map_err(|error| Error::io("draw a random segment id for", &*spec.topic, std::io::Error::other(error)))?
-        .max(1); // 0 stands for no segment.
+    let segment_id =
+        random::u64().map_err(|source| Error::io("draw a random segment id for", &*spec.topic, source))?.max(1); // 0 stands for no segment.
     Ok(SegmentHeader {
         segment_id,
         topic_id: spec.topic_id.to_le_bytes(),

@@ -93,7 +93,7 @@ impl OpenFiles {
     /// For tests: without a spare one.
     #[cfg(test)]
     pub(crate) fn bounded(max: usize, storage: impl Storage + 'static) -> Arc<Self> {
-        let housekeeper = Housekeeper::start().unwrap();
+        let housekeeper = Housekeeper::start(Default::default()).unwrap();
         Self::new(max, Arc::new(storage), PathBuf::from("/no such file"), housekeeper)
     }
 

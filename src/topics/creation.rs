@@ -18,6 +18,7 @@ use crate::{
     name::check_name,
     orphan,
     partition::{PartitionLog, Settings, SettingsValues},
+    random,
     report::RecoveryReport,
     topic::{TopicState, for_all},
 };
@@ -129,14 +130,7 @@ impl Topics {
     }
 
     fn new_id(&self, name: &str) -> Result<u128> {
-        let mut random = [0; size_of::<u128>()];
-        match getrandom::fill(&mut random) {
-            Ok(()) => Ok(u128::from_le_bytes(random)),
-            Err(error) => {
-                let source = std::io::Error::other(error.to_string());
-                Err(Error::io("draw a random id for", self.file_path(name), source))
-            }
-        }
+        random::u128().map_err(|source| Error::io("draw a random id for", self.file_path(name), source))
     }
 
     /// Takes the files of a failed creation back, as far as that is possible; the rest is a leftover.

@@ -434,7 +434,7 @@ fn neither_writing_nor_reading_many_segments_holds_their_files() {
         let env = Environment {
             storage: Arc::new(FsStorage),
             clock: crate::clock::Clock::System,
-            flusher: Flusher::start().unwrap(),
+            flusher: Flusher::start(Default::default()).unwrap(),
             recent_segments: Arc::new(RecentSegments::with_capacity(5)),
             open_files: OpenFiles::bounded(16, FsStorage),
             figures: Default::default(),

@@ -168,7 +168,7 @@ fn a_handle_of_a_deleted_partition_holds_no_segment() {
     let env = Environment {
         storage: Arc::new(FsStorage),
         clock: Clock::System,
-        flusher: Flusher::start().unwrap(),
+        flusher: Flusher::start(Default::default()).unwrap(),
         recent_segments: Arc::default(),
         open_files: OpenFiles::bounded(1000, FsStorage),
         figures: Default::default(),

@@ -78,7 +78,7 @@ impl Machine {
         let env = Environment {
             storage: Arc::new(self.storage.clone()),
             clock: Clock::Manual(self.now_ms.clone()),
-            flusher: Flusher::start()?,
+            flusher: Flusher::start(Default::default())?,
             recent_segments: Arc::default(),
             open_files: OpenFiles::bounded(1000, self.storage.clone()),
             figures: Default::default(),

@@ -13,7 +13,7 @@ struct Random(u64);
 impl Random {
     fn below(&mut self, limit: u64) -> u64 {
         self.0 += 1;
-        crate::codec::split_mix64(0x7465_7374, self.0) % limit
+        crate::mix::split_mix64(0x7465_7374, self.0) % limit
     }
 }
 

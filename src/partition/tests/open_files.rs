@@ -21,7 +21,7 @@ impl Bench {
         let env = Environment {
             storage: Arc::new(machine.storage.clone()),
             clock: Clock::Manual(machine.now_ms.clone()),
-            flusher: Flusher::start().unwrap(),
+            flusher: Flusher::start(Default::default()).unwrap(),
             recent_segments: Arc::new(RecentSegments::with_capacity(2)),
             open_files: OpenFiles::bounded(max_open_files, machine.storage.clone()),
             figures: Default::default(),
@@ -184,7 +184,7 @@ fn walk(seed: u64, positional_appends: bool) {
     let mut random = seed << 32;
     let mut below = |limit: u64| {
         random += 1;
-        crate::codec::split_mix64(0x6669_6c65, random) % limit
+        crate::mix::split_mix64(0x6669_6c65, random) % limit
     };
     let bench = Bench::new(1 + seed as usize % 4, positional_appends);
     let partitions = bench.partitions(5);

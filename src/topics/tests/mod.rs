@@ -22,7 +22,7 @@ impl Bench {
     fn new() -> Self {
         let storage = SimStorage::default();
         storage.create_dir_all(Path::new("/log")).unwrap();
-        Self { storage, flusher: Flusher::start().unwrap() }
+        Self { storage, flusher: Flusher::start(Default::default()).unwrap() }
     }
 
     fn open(&self) -> Result<(Topics, RecoveryReport)> {
