@@ -26,7 +26,7 @@ use std::{
 use crate::{
     error::{Error, Result, is_out_of_files},
     mix::mix64,
-    storage::{EntryKind, File, FileIdentity, OpenMode, Region, Storage},
+    storage::{File, FileIdentity, OpenMode, Region, Storage},
 };
 
 /// The file's name in a partition's folder.
@@ -221,8 +221,8 @@ impl ControlPage {
     pub(crate) fn leave_poisoned(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
         let path = dir.join(FILE_NAME);
         let mode = match storage.entry_kind(&path)? {
-            Some(EntryKind::File) => OpenMode::ReadWrite,
-            _ => OpenMode::CreateNew,
+            Some(_) => OpenMode::ReadWrite,
+            None => OpenMode::CreateNew,
         };
         let file = storage.open(&path, mode)?;
         if file.len()? != PAGE_BYTES as u64 {
@@ -238,8 +238,8 @@ impl ControlPage {
             return Ok((crate::storage::anonymous_region(PAGE_BYTES)?, None));
         }
         let mode = match storage.entry_kind(path)? {
-            Some(EntryKind::File) => OpenMode::ReadWrite,
-            _ => OpenMode::CreateNew,
+            Some(_) => OpenMode::ReadWrite,
+            None => OpenMode::CreateNew,
         };
         let file = storage.open(path, mode)?;
         if file.len()? != PAGE_BYTES as u64 {
