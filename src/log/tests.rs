@@ -1,7 +1,7 @@
 mod life;
 mod rebalance;
 
-use std::sync::atomic::AtomicI64;
+use std::{io, sync::atomic::AtomicI64};
 
 use super::*;
 use crate::{

@@ -68,6 +68,7 @@ pub(crate) use identity::topic_id_of;
 pub(crate) use open_files::OpenFiles;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 pub use retention::Removed;
+pub(crate) use salvage::LOST_CEILING_GAP;
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};
 pub use skipped::Skipped;

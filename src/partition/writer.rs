@@ -552,6 +552,19 @@ impl PartitionLog {
         self.roll_segment(&mut writer, 0, now_ms)
     }
 
+    /// Lets appends go on at `offset`, if they would at a lower one. Durable when this returns.
+    pub(crate) fn pass_offsets(&self, offset: u64) -> Result<()> {
+        self.check_writable()?;
+        // First, so that a power cut behind it leaves no end below what is built on this one.
+        self.raise_ceiling(offset)?;
+        let mut writer = self.writer()?;
+        if offset > writer.next_offset {
+            writer.next_offset = offset;
+            self.control.raise_next_offset(offset);
+        }
+        Ok(())
+    }
+
     /// Whether [`append_batch`](PartitionLog::append_batch) of these records would begin a new segment.
     pub(crate) fn must_roll_for(&self, records: &[Record<'_>]) -> Result<bool> {
         let (mut bytes, mut rest) = (0, records);
