@@ -164,6 +164,7 @@ fn sweep(ending: Ending, cases: Cases, extent: &Extent, is_long: bool) -> Result
                             break;
                         }
                         harms.iter().enumerate().for_each(|(at, harm)| run(&ground, harm, at, faults));
+                        eprintln!("{}", closing_line());
                     }
                 } else {
                     let harms = cases(&ground, &share(0));
@@ -223,6 +224,9 @@ fn run(ground: &Ground, harm: &Harm, at: usize, faults: &Mutex<Vec<String>>) {
     if let Some(fault) = fault {
         let change = format!("{:?}", harm.change);
         let change: String = change.chars().take(200).collect();
-        faults.lock().unwrap().push(format!("{} {change}: {fault}", harm.path.display()));
+        let fault = format!("{} {change}: {fault}", harm.path.display());
+        // A long run tells at once.
+        eprintln!("{fault}");
+        faults.lock().unwrap().push(fault);
     }
 }
