@@ -278,10 +278,14 @@ impl Encode for [u8] {
     }
 }
 
-/// Sees every store into a region of the simulated storage, before it happens.
+/// Sees every store into a region of the simulated storage.
 pub(crate) trait Observer: Send + Sync {
     /// `bytes` are about to be stored at `position` of the region's file.
     fn store(&self, position: u64, bytes: &[u8]);
+
+    /// They have been.
+    #[cfg(any(test, fuzzing))]
+    fn stored(&self, position: u64, len: usize);
 }
 
 /// A mapped file, from its first byte.
@@ -391,6 +395,8 @@ impl Store for Observed<'_> {
     fn put(&mut self, at: usize, bytes: &[u8]) {
         self.observer.store(self.position + at as u64, bytes);
         self.window[at..at + bytes.len()].copy_from_slice(bytes);
+        #[cfg(any(test, fuzzing))]
+        self.observer.stored(self.position + at as u64, bytes.len());
     }
 
     fn bytes(&self) -> &[u8] {

@@ -25,13 +25,17 @@ use std::{
     sync::Arc,
 };
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-#[cfg(test)]
-pub(crate) use self::faults::{Performed, Repeat};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::{
+    crash::Crash,
+    faults::{Performed, Repeat},
+    steps::{Step, StepHook},
+};
 use self::{
     faults::{Faults, Operation},
     memory::{FileNode, Space},
@@ -42,10 +46,16 @@ use super::{
     Storage, another_file,
 };
 
+#[cfg(any(test, fuzzing))]
+mod crash;
 pub(crate) mod faults;
+#[cfg(any(test, fuzzing))]
+mod hash;
 mod memory;
 #[cfg(test)]
 pub(crate) mod power;
+#[cfg(any(test, fuzzing))]
+mod steps;
 mod tree;
 
 /// A file system in memory, empty at first. Clones are the same one.
@@ -65,8 +75,10 @@ struct Shared {
     faults: Faults,
     observer: RwLock<Option<StoreObserver>>,
     /// Files that a handle was closed of behind a write that it didn't sync.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     closed_unsynced: Mutex<Vec<PathBuf>>,
+    #[cfg(any(test, fuzzing))]
+    steps: steps::Steps,
 }
 
 /// What the simulated machine says of itself.
@@ -164,7 +176,10 @@ impl Storage for SimStorage {
 impl SimStorage {
     /// Does an operation that changes something, unless it is to fail.
     fn change<T>(&self, operation: Operation, path: &Path, body: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.shared.faults.run(operation, || path.to_owned(), body)
+        let outcome = self.shared.faults.run(operation, || path.to_owned(), body);
+        #[cfg(any(test, fuzzing))]
+        self.step(operation, || path.to_owned());
+        outcome
     }
 
     /// The file of that name, to be changed.
@@ -173,13 +188,13 @@ impl SimStorage {
     }
 
     fn handle(&self, node: Arc<FileNode>, writable: bool) -> Arc<dyn File> {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         node.count_handle(writable);
         Arc::new(SimFile {
             storage: self.clone(),
             node,
             writable,
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             unsynced: AtomicBool::new(false),
         })
     }
@@ -191,7 +206,7 @@ impl SimStorage {
 }
 
 /// What this crate's tests do to a machine.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl SimStorage {
     /// Makes the `n`th operation from now on that changes something fail with `kind`; the next one is the first.
     /// Counted is every [`Operation`]. Replaces what an earlier call had asked for.
@@ -293,11 +308,11 @@ struct SimFile {
     storage: SimStorage,
     node: Arc<FileNode>,
     writable: bool,
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     unsynced: AtomicBool,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Drop for SimFile {
     fn drop(&mut self) {
         let stored_unsynced = self.node.forget_handle(self.writable);
@@ -316,11 +331,14 @@ impl fmt::Debug for SimFile {
 impl SimFile {
     /// Does an operation that changes something, unless it is to fail.
     fn change<T>(&self, operation: Operation, body: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.storage.shared.faults.run(operation, || self.node.path(), body)
+        let outcome = self.storage.shared.faults.run(operation, || self.node.path(), body);
+        #[cfg(any(test, fuzzing))]
+        self.storage.step(operation, || self.node.path());
+        outcome
     }
 
     /// What was stored before is on the device, or the failure told to this handle.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     fn begin_sync(&self) {
         self.unsynced.store(false, Ordering::Relaxed);
         self.node.set_stored(false);
@@ -349,7 +367,7 @@ impl File for SimFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         self.unsynced.store(true, Ordering::Relaxed);
         self.store(Operation::Write, || self.node.write_all_at(bytes, position))
     }
@@ -363,13 +381,13 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         self.begin_sync();
         self.change(Operation::SyncData, || Ok(()))
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         self.begin_sync();
         self.change(Operation::SyncAll, || Ok(()))
     }
@@ -378,9 +396,16 @@ impl File for SimFile {
         self.change(Operation::Map, || {
             let observer = self.storage.shared.observer.read().clone();
             // Tests want to know of every store.
-            let observer = (observer.is_some() || cfg!(test)).then(|| {
+            let observer = (observer.is_some() || cfg!(any(test, fuzzing))).then(|| {
                 let node = self.node.clone();
-                Arc::new(FileObserver { node, observer }) as Arc<dyn Observer>
+                #[cfg(any(test, fuzzing))]
+                let storage = self.storage.clone();
+                Arc::new(FileObserver {
+                    node,
+                    observer,
+                    #[cfg(any(test, fuzzing))]
+                    storage,
+                }) as Arc<dyn Observer>
             });
             FileNode::map(&self.node, len, observer)
         })
@@ -408,16 +433,22 @@ impl File for SimFile {
 struct FileObserver {
     node: Arc<FileNode>,
     observer: Option<StoreObserver>,
+    #[cfg(any(test, fuzzing))]
+    storage: SimStorage,
 }
 
 impl Observer for FileObserver {
     fn store(&self, position: u64, bytes: &[u8]) {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         self.node.set_stored(true);
         if let Some(observer) = &self.observer {
             let path: PathBuf = self.node.path();
             observer(&path, position, bytes);
         }
+    }
+    #[cfg(any(test, fuzzing))]
+    fn stored(&self, _position: u64, _len: usize) {
+        self.storage.step(Operation::Put, || self.node.path());
     }
 }
 

@@ -33,16 +33,19 @@ pub(crate) enum Operation {
     SyncDir,
     /// `lock_exclusive`, also of a lock that is held.
     Lock,
+    /// One `put` of an encode into a region. Told as a step; it can't fail and isn't counted.
+    #[cfg(any(test, fuzzing))]
+    Put,
 }
 
 /// The plan of failures, and the trace.
 #[derive(Default)]
 pub(super) struct Faults {
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     plan: parking_lot::Mutex<plan::Plan>,
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 impl Faults {
     /// Runs the operation.
     pub(super) fn run<T>(
@@ -60,10 +63,10 @@ impl Faults {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use plan::{Performed, Repeat};
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod plan {
     use std::path::Path;
 

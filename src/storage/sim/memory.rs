@@ -24,6 +24,8 @@ use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::{Mutex, RwLock};
 
 use super::super::{Observer, Region};
+#[cfg(any(test, fuzzing))]
+use {super::hash::bytes_hash, crate::mix::mix64};
 
 /// In this unit space is counted, and zeros are looked for.
 const BLOCK_BYTES: u64 = 4096;
@@ -36,7 +38,7 @@ pub(super) struct FileNode {
     contents: RwLock<Contents>,
     lock_holder: Mutex<Option<u32>>,
     space: Arc<Space>,
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     handles: handles::Handles,
 }
 
@@ -60,7 +62,7 @@ impl FileNode {
             contents: RwLock::default(),
             lock_holder: Mutex::new(None),
             space,
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             handles: handles::Handles::default(),
         }
     }
@@ -75,6 +77,37 @@ impl FileNode {
 
     pub(super) fn set_path(&self, path: PathBuf) {
         *self.path.lock() = path;
+    }
+
+    /// Another one with the same contents, that nobody has locked.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn copy(&self, space: Arc<Space>) -> Self {
+        let copy = Self::new(self.inode, &self.path.lock(), space);
+        let contents = self.contents.read();
+        let mut buffer = [0; BLOCK_BYTES as usize];
+        copy.set_len(contents.memory.len).expect("as long as the other");
+        for blocks in contents.blocks.from(0) {
+            for block in blocks {
+                let len = contents.memory.read_at(&mut buffer, block * BLOCK_BYTES);
+                copy.write_all_at(&buffer[..len], block * BLOCK_BYTES).expect("as long as the other");
+            }
+        }
+        copy
+    }
+
+    /// A hash of length and contents.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn hash(&self, seed: u64) -> u64 {
+        let contents = self.contents.read();
+        let mut hash = mix64(contents.memory.len ^ seed);
+        let mut buffer = [0; BLOCK_BYTES as usize];
+        for block in contents.blocks.from(0).flatten() {
+            if !contents.memory.block_is_zero(block) {
+                contents.memory.read_at(&mut buffer, block * BLOCK_BYTES);
+                hash = hash.wrapping_add(bytes_hash(&buffer, seed.wrapping_add(block)));
+            }
+        }
+        mix64(hash)
     }
 
     /// Takes the lock, or tells who has it.
@@ -188,7 +221,7 @@ impl Drop for FileNode {
 }
 
 /// What tests want to know of a file's handles.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod handles {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -382,12 +415,12 @@ impl Space {
         self.0.lock().used -= blocks;
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn limit(&self, bytes: Option<u64>) {
         self.0.lock().limit = bytes.map(|bytes| bytes / BLOCK_BYTES);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn used(&self) -> u64 {
         self.0.lock().used * BLOCK_BYTES
     }

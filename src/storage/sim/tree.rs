@@ -22,6 +22,8 @@ use super::{
     super::{DirEntry, EntryKind},
     memory::{FileNode, Space},
 };
+#[cfg(any(test, fuzzing))]
+use {super::hash::bytes_hash, crate::mix::mix64};
 
 /// The number of a file or folder.
 type Inode = u64;
@@ -84,13 +86,44 @@ impl Tree {
     }
 
     /// All files.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn files(&self) -> Vec<Arc<FileNode>> {
         let files = self.nodes.values().filter_map(|node| match node {
             Node::File(file) => Some(file.clone()),
             Node::Dir(_) => None,
         });
         files.collect()
+    }
+
+    /// Another one that is the same, in a space of its own.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn copy(&self, space: &Arc<Space>) -> Self {
+        let copies = self.nodes.iter().map(|(&inode, node)| match node {
+            Node::File(file) => (inode, Node::File(Arc::new(file.copy(space.clone())))),
+            Node::Dir(names) => (inode, Node::Dir(names.clone())),
+        });
+        Self { nodes: copies.collect(), last_inode: self.last_inode }
+    }
+
+    /// A hash of all names, and of what they lead to.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn hash(&self) -> u64 {
+        let (mut hash, mut dirs) = (0, vec![(ROOT, 1)]);
+        while let Some((dir, above)) = dirs.pop() {
+            let Some(Node::Dir(names)) = self.nodes.get(&dir) else { continue };
+            for (name, inode) in names {
+                let path = bytes_hash(name.as_encoded_bytes(), above);
+                let node = self.nodes.get(inode).map_or(0, |node| match node {
+                    Node::File(file) => file.hash(path),
+                    Node::Dir(_) => {
+                        dirs.push((*inode, path));
+                        mix64(path)
+                    }
+                });
+                hash = u64::wrapping_add(hash, node);
+            }
+        }
+        mix64(hash)
     }
 
     /// The file of that name, made if it is missing; if `new`, an error if it isn't.
