@@ -58,7 +58,10 @@ impl SimStorage {
     pub(crate) fn crash(&self, crash: Crash, choices: &mut Sequence) -> SimStorage {
         let space = Arc::default();
         let tree = self.shared.tree.lock();
-        tree.files().iter().for_each(|file| drop(file.look()));
+        for file in tree.files() {
+            // The image has what is found, so it is no step of its own any more.
+            let _ = file.look();
+        }
         let found = match crash {
             Crash::Kill => tree.copy(&space),
             Crash::Power | Crash::Remount => tree.survivor(&space, choices),

@@ -10,15 +10,16 @@ type Seen = Arc<Mutex<Vec<(u64, Operation, String, String)>>>;
 /// Takes down each step with what a kill leaves of file `a`'s first bytes.
 fn watch(storage: &SimStorage, bytes: usize) -> Seen {
     let seen = Seen::default();
-    storage.on_step(Some(Arc::new({
+    let hook: StepHook = Arc::new({
         let seen = seen.clone();
-        move |storage: &SimStorage, step: &Step<'_>| {
+        move |storage, step| {
             let killed = storage.crash(Crash::Kill, &mut Sequence::new(0));
             let content = killed.read(Path::new("a"), 1 << 20).unwrap_or_default();
             let content = content[..bytes.min(content.len())].escape_ascii().to_string();
             seen.lock().push((step.number, step.operation, step.path.to_str().unwrap().to_owned(), content));
         }
-    })));
+    });
+    storage.on_step(Some(hook));
     seen
 }
 
