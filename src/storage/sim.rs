@@ -354,9 +354,11 @@ impl SimFile {
         {
             self.begin_sync();
             let drops = self.storage.shared.faults.drops_failed_pages();
-            let end = |succeeded| self.node.end_sync(succeeded, drops);
-            let path = || self.node.path();
-            self.storage.change_or(operation, path, || Ok(end(true)), |_| end(false))
+            let written = || {
+                self.node.end_sync(true, drops);
+                Ok(())
+            };
+            self.storage.change_or(operation, || self.node.path(), written, |_| self.node.end_sync(false, drops))
         }
         #[cfg(not(any(test, fuzzing)))]
         self.change(operation, || Ok(()))
