@@ -26,7 +26,7 @@ use crate::{
     partition::{
         Environment, OFFSET_CEILING_STEP, PartitionSpec, RESERVE_STEP_MIN,
         checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
-        control::{ControlPage, LogPosition, Previous},
+        control::{ControlPage, LogPosition, Previous, PreviousPage},
         offset_index::OffsetIndex,
         report::{Opening, PartitionRecovery, RecoveryEvent},
         salvage,
@@ -34,6 +34,7 @@ use crate::{
         segment::{
             self, Segment, SegmentSlot, TEMPORARY_EXTENSION, index_path, open_file, remove_indexes, segment_path,
         },
+        set_aside::TornTail,
     },
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::{EntryKind, File, OpenMode, Storage},
@@ -51,6 +52,8 @@ pub(crate) struct Recovered {
     pub(crate) checkpoint: Checkpoint,
     /// Why the partition takes no appends, if so.
     pub(crate) poison: Option<String>,
+    /// What has to be set aside before the first append.
+    pub(crate) torn: Option<TornTail>,
     pub(crate) report: PartitionRecovery,
 }
 
@@ -86,7 +89,21 @@ pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Resul
         }
         opener.remove_deleted(checkpoint)?;
     }
+    let lost_slot = checkpoint.as_ref().and_then(lost_slot_event);
     let page = ControlPage::read_previous(storage, dir)?;
+    let mut recovered = recover(opener, checkpoint, &page)?;
+    recovered.report.events.extend(lost_slot);
+    Ok(recovered)
+}
+
+/// What there is to tell of a checkpoint of which only one slot is left.
+fn lost_slot_event(checkpoint: &Checkpoint) -> Option<RecoveryEvent> {
+    let detail = checkpoint.lost_slot()?.to_owned();
+    Some(RecoveryEvent::CheckpointSlotLost { file: checkpoint.path().to_owned(), detail })
+}
+
+/// Finds the end of the log in one of the three ways.
+fn recover(opener: Opener<'_>, checkpoint: Option<Checkpoint>, page: &PreviousPage) -> Result<Recovered> {
     let checkpoint = match checkpoint {
         None if opener.bases.is_empty() => return opener.create(),
         Some(checkpoint) if !checkpoint.state().poisoned && !page.poisoned => {
@@ -126,6 +143,7 @@ impl CleanlyClosed {
             last_time_ms: self.last_time_ms,
             checkpoint,
             poison: None,
+            torn: None,
             report: self.report,
         }
     }
@@ -140,6 +158,7 @@ pub(crate) struct Unsettled {
     pub(crate) opening: Opening,
     pub(crate) events: Vec<RecoveryEvent>,
     pub(crate) poison: Option<String>,
+    pub(crate) torn: Option<TornTail>,
 }
 
 impl Opener<'_> {
@@ -236,6 +255,7 @@ impl Opener<'_> {
             next_offset: 0,
             checkpoint,
             poison: None,
+            torn: None,
             report: self.report(Opening::Created, Vec::new()),
         })
     }
@@ -258,7 +278,7 @@ impl Opener<'_> {
 
     /// The partition as its clean mark describes it, if that may be believed.
     fn open_clean(&self, checkpoint: &Checkpoint) -> Result<Option<CleanlyClosed>> {
-        if checkpoint.lost_a_slot() {
+        if checkpoint.lost_slot().is_some() {
             // It may have been the newer one: of a process that appended, and lost that with the power.
             return Ok(None);
         }
@@ -326,7 +346,16 @@ impl Opener<'_> {
         if poison.is_some() {
             let _ = ControlPage::leave_poisoned(self.storage(), self.dir);
         }
-        Ok(Some(Unsettled { slots, active, end, tail, opening: Opening::Resumed, events: Vec::new(), poison }))
+        Ok(Some(Unsettled {
+            slots,
+            active,
+            end,
+            tail,
+            opening: Opening::Resumed,
+            events: Vec::new(),
+            poison,
+            torn: None,
+        }))
     }
 
     /// Whether the last segment is the empty successor of the one that the page names as active.
@@ -357,11 +386,9 @@ impl Opener<'_> {
         file: Arc<dyn File>,
         end: u64,
     ) -> Result<Arc<Segment>> {
-        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes(), &self.env.open_files)?;
+        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes(), self.env)?;
         let index = self.active_index(&segment, end)?;
-        if index.last().is_none() {
-            segment.fill_index(&index, end);
-        }
+        segment.fill_index(&index, end);
         segment.set_index(index);
         Ok(Arc::new(segment))
     }
@@ -372,11 +399,12 @@ impl Opener<'_> {
         let path = index_path(&segment.path);
         let (id, len) = (segment.header.segment_id, segment.region.len() as u64);
         let make = |persistent| OffsetIndex::create(self.storage(), &path, id, len, end, persistent);
+        let ours = |index: &OffsetIndex| index.last().is_none_or(|entry| segment.names_a_frame(entry, end));
         if self.env.positional_appends {
-            return make(false);
+            let loaded = OffsetIndex::load_active(self.storage(), &path, id, len, end)?;
+            return if ours(&loaded) { Ok(loaded) } else { make(false) };
         }
-        let found = OffsetIndex::open_active(self.storage(), &path, id, len, end)
-            .filter(|index| index.last().is_none_or(|entry| segment.names_a_frame(entry, end)));
+        let found = OffsetIndex::open_active(self.storage(), &path, id, len, end).filter(ours);
         match found.map_or_else(|| make(true), Ok) {
             Err(error) if error.kind() == ErrorKind::StorageFull => make(false),
             outcome => outcome,
@@ -464,6 +492,7 @@ impl Unsettled {
             last_time_ms: self.tail.last_time_ms,
             checkpoint,
             poison: self.poison,
+            torn: self.torn,
             report: opener.report(self.opening, self.events),
         }
     }
