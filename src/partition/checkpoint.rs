@@ -347,8 +347,9 @@ impl Checkpoint {
             .write_all_at(&state.encode(number), slot * SLOT_DISTANCE)
             .map_err(|source| CheckpointFault::Write(Error::io("write the checkpoint", &self.path, source)));
         let outcome = written.and_then(|()| {
-            file.sync_data()
-                .map_err(|source| CheckpointFault::Sync(Error::io("sync the checkpoint", &self.path, source)))
+            // Of kind `Io` whatever it is: see [`PartitionLog::sync_failed`](super::PartitionLog::sync_failed).
+            let failed = |source| Repr::Io { operation: "sync the checkpoint", path: self.path.clone(), source };
+            file.sync_data().map_err(|source| CheckpointFault::Sync(failed(source).into()))
         });
         if outcome.is_err() {
             self.failed = Some(file);

@@ -429,9 +429,11 @@ impl PartitionLog {
     fn start_writeback(&self) {
         let (durable, end) = (self.control.durable(), self.control.committed());
         let from = if durable.sequence() == end.sequence() { durable.file_position() } else { 0 };
-        if let Some(active) = self.sync.lock().unsynced.last().filter(|_| durable < end).cloned() {
-            // A hint; if it fails, so will the sync behind it.
-            let _ = active.file.get().map(|file| file.start_writeback(from..end.file_position()));
+        let Some(active) = self.sync.lock().unsynced.last().filter(|_| durable < end).cloned() else { return };
+        let started = active.file.get().map_or(Ok(()), |file| file.start_writeback(from..end.file_position()));
+        if let Err(source) = started {
+            // What it has failed to write may count as clean by now, and a sync that comes behind would be none the wiser.
+            let _ = self.sync_failed(&active.path, source);
         }
     }
 
@@ -506,6 +508,7 @@ impl PartitionLog {
             end_offset = self.base_offset_behind(last).unwrap_or(0);
         }
         let timer = Timer::start();
+        self.control.set_syncing(true);
         for segment in segments {
             // Where there is no handle, everything is on the device (see `segment_file`).
             if let Some(file) = segment.file.get() {
@@ -515,6 +518,7 @@ impl PartitionLog {
         if folder_changed {
             self.sync_folder()?;
         }
+        self.control.set_syncing(false);
         self.figures.synced(timer);
         {
             // Who waits looks at the position with this lock held, and at the offset afterwards: it sees both or neither.
@@ -544,8 +548,10 @@ impl PartitionLog {
         })
     }
 
+    /// Poisons. The error is of kind `Io` also where the device had no space (a thin one, a loop on a full disk): that of
+    /// kind `StorageFull` says that nothing has changed.
     fn sync_failed(&self, path: &Path, source: std::io::Error) -> Error {
-        let error = Error::io("sync", path, source);
+        let error = Error::from(Repr::Io { operation: "sync", path: path.into(), source });
         self.poison(&error.to_string());
         error
     }

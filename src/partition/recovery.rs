@@ -120,7 +120,9 @@ fn recover(opener: Opener<'_>, checkpoint: Option<Checkpoint>, page: &PreviousPa
         }
         other => other,
     };
-    salvage::open(opener, checkpoint, page.poisoned)
+    // A sync that its process didn't see the end of may have failed.
+    let poisoned = page.poisoned || page.believed.is_some_and(|previous| previous.was_syncing);
+    salvage::open(opener, checkpoint, poisoned)
 }
 
 /// A partition that was found by its clean mark; wants only its checkpoint.
@@ -335,16 +337,27 @@ impl Opener<'_> {
         }
         let active = self.map_active(header, path, file.clone(), end.file_position())?;
         let Some(tail) = verify_tail(&active, end.file_position()) else { return Ok(None) };
+        let mut slots = self.sealed_slots();
+        slots.push(Arc::new(SegmentSlot::opened(active.clone())));
+        let in_doubt = match previous.was_syncing {
+            true => self.in_doubt(known.durable, &slots, &active, end.file_position())?,
+            false => Vec::new(),
+        };
+        if !in_doubt.iter().all(Doubt::verifies) {
+            return Ok(None);
+        }
         let bound =
             if previous.reserved.sequence() == end.sequence() { previous.reserved.file_position() } else { len };
         zero_behind(&file, end.file_position(), bound)
             .map_err(|source| Error::io("zero the space behind the end of", &active.path, source))?;
-        let mut slots = self.sealed_slots();
-        slots.push(Arc::new(SegmentSlot::opened(active.clone())));
         let tail = Tail { next_offset: tail.next_offset.max(previous.next_offset), ..tail };
+        // Where there is no space for the mark there is no page, and nobody believes one.
+        let _ = ControlPage::leave_syncing(self.storage(), self.dir);
         let poison = self.sync_from(known.durable, &slots).err().map(|error| error.to_string());
         if poison.is_some() {
             let _ = ControlPage::leave_poisoned(self.storage(), self.dir);
+        } else if !in_doubt.iter().all(Doubt::is_on_device) {
+            return Ok(None);
         }
         Ok(Some(Unsettled {
             slots,
@@ -356,6 +369,39 @@ impl Opener<'_> {
             poison,
             torn: None,
         }))
+    }
+
+    /// What a sync was at that its process didn't see the end of. If it has failed, all of that counts as clean, no later
+    /// sync would write it, and none would tell.
+    fn in_doubt(
+        &self,
+        durable: LogPosition,
+        slots: &[Arc<SegmentSlot>],
+        active: &Segment,
+        end: u64,
+    ) -> Result<Vec<Doubt>> {
+        // What the last frames say was durable when they were written saves reading all behind the checkpoint's mark.
+        let claimed = claimed_durable(active, end);
+        let (mut doubts, mut next) = (Vec::new(), None::<SegmentHeader>);
+        for slot in slots.iter().rev() {
+            let open = slot.held_file().map_or_else(|| self.storage().open(&slot.path, OpenMode::Read), Ok);
+            let file = open.map_err(|source| Error::io("open the segment", &slot.path, source))?;
+            let header = slot.header(self.storage(), self.spec)?;
+            let end = next.map_or(Some(end), |next| {
+                let before = next.predecessor.filter(|before| before.segment_id == header.segment_id)?;
+                Some(before.end_position)
+            });
+            let reached = header.sequence <= durable.sequence().into();
+            let mark = if header.sequence == u64::from(durable.sequence()) { durable.file_position() } else { 0 };
+            let claimed = claimed.filter(|_| next.is_none());
+            let start = mark.max(claimed.unwrap_or(0)).max(DATA_START);
+            doubts.push(Doubt { file, header, start, end: end.unwrap_or(u64::MAX) });
+            if reached || claimed.is_some() {
+                break;
+            }
+            next = Some(header);
+        }
+        Ok(doubts)
     }
 
     /// Whether the last segment is the empty successor of the one that the page names as active.
@@ -511,6 +557,48 @@ pub(crate) fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
             Found::End { position } => return (position == end && source.len() == end).then_some(tail),
             Found::Damage { .. } => return None,
         }
+    }
+}
+
+/// What the last frames say was durable when they were written, if that lies in the same segment.
+fn claimed_durable(segment: &Segment, end: u64) -> Option<u64> {
+    let start = segment.index().and_then(|index| index.last()).map_or(DATA_START, |entry| entry.position);
+    let mut source = FileSource::new(segment.file.get()?).ok()?.until(end);
+    let mut scan = Scan::verified(segment.seed, start);
+    let mut claimed = None;
+    while let Ok(Found::Frame { position, header }) = scan.next_in(&mut source) {
+        claimed = claimed.max(header.durable_position(position).filter(|&durable| durable >= DATA_START));
+    }
+    claimed
+}
+
+/// Frames of which it isn't known whether they are on the device.
+struct Doubt {
+    file: Arc<dyn File>,
+    header: SegmentHeader,
+    start: u64,
+    end: u64,
+}
+
+impl Doubt {
+    /// Whether they are what was written, as far as the page cache goes.
+    fn verifies(&self) -> bool {
+        let Ok(source) = FileSource::new(self.file.clone()) else { return false };
+        let mut source = source.until(self.end);
+        let mut scan = Scan::verified(self.header.frame_seed(), self.start);
+        loop {
+            match scan.next_in(&mut source) {
+                Ok(Found::Frame { .. }) => {}
+                Ok(Found::End { position }) => return position == self.end,
+                Ok(Found::Damage { .. }) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Whether the device has the same; and the header, if it may not have had that before.
+    fn is_on_device(&self) -> bool {
+        let start = if self.start == DATA_START { 0 } else { self.start };
+        self.file.is_on_device(start..self.end).unwrap_or(false)
     }
 }
 

@@ -64,8 +64,8 @@ pub enum RecoveryEvent {
     /// Writes had reached the device out of order: valid frames lay behind a hole. So that what is lost is a suffix
     /// and no hole, all behind the hole was copied aside and cut.
     ReorderedTail(Cut),
-    /// The tail is torn, and there was no space to copy it aside. It was left as it is, and nothing is read behind
-    /// `cut.position`; the first append that finds space copies and cuts it.
+    /// The tail is torn, and couldn't be copied aside: there was no space, mostly. It was left as it is, and nothing is
+    /// read behind `cut.position`; the first append that finds space copies and cuts it.
     UncutTail {
         /// What is to be cut; it is kept nowhere else yet.
         cut: Cut,
@@ -133,7 +133,9 @@ impl fmt::Display for RecoveryEvent {
         match self {
             Self::TornTail(cut) => write!(f, "torn tail: {cut}"),
             Self::ReorderedTail(cut) => write!(f, "reordered tail: {cut}"),
-            Self::UncutTail { cut, detail } => write!(f, "torn tail, to be cut once there is space: {cut}: {detail}"),
+            Self::UncutTail { cut, detail } => {
+                write!(f, "torn tail, left as it is for now: {detail}; to be cut: {cut}")
+            }
             Self::CheckpointSlotLost { file, detail } => {
                 write!(f, "one slot of {} is lost, the other one counts: {detail}", file.display())
             }

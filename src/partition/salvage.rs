@@ -145,7 +145,8 @@ fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEv
             events.push(if reordered { RecoveryEvent::ReorderedTail(cut) } else { RecoveryEvent::TornTail(cut) });
             None
         }
-        Err(error) if error.kind() == ErrorKind::StorageFull => {
+        // No space, or a device that can't be written to; it can be read.
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::Io) => {
             events.push(RecoveryEvent::UncutTail { cut, detail: error.to_string() });
             Some((torn, error))
         }
@@ -198,8 +199,8 @@ fn rewrite(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), events: &mut
     Ok(())
 }
 
-/// Maps the segment that the log ends in, or begins a new one where nothing can be appended to it; not if the disk is
-/// full, as `full` says.
+/// Maps the segment that the log ends in, or begins a new one where nothing can be appended to it; not if `full` says why
+/// nothing can be written.
 fn activate(
     opener: &Opener<'_>,
     survey: &Survey,

@@ -72,7 +72,7 @@ fn however_little_space_there_is_a_partition_opens_is_read_and_goes_on_with_more
     for left in Left::ALL {
         for positional_appends in [false, true] {
             let mut waited = 0;
-            for blocks in 0..40 {
+            for blocks in 0..24 {
                 let what = format!("{left:?}, {blocks} blocks, positional: {positional_appends}");
                 let (machine, mut expected) = left.machine(positional_appends);
                 machine.storage.limit_space(Some(machine.storage.used_space() + blocks * 4096));
@@ -112,7 +112,7 @@ fn however_little_space_there_is_a_partition_opens_is_read_and_goes_on_with_more
             }
             let waits = matches!(left, Left::Closed | Left::Killed | Left::WithoutPower);
             assert_eq!(waited == 0, waits, "{left:?}: {waited} opens had to wait for space");
-            assert!(waited < 40, "{left:?}: no space was ever enough");
+            assert!(waited < 24, "{left:?}: no space was ever enough");
         }
     }
 }
