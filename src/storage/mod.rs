@@ -125,8 +125,15 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
     /// The range lies within the file's length.
     fn reserve(&self, range: Range<u64>) -> io::Result<()>;
 
-    /// Begins to write a range's dirty pages to the device without waiting for it. A hint; may do nothing.
+    /// Begins to write a range's dirty pages to the device without waiting for it. A hint; may do nothing. An error is worth
+    /// as much as that of a sync: what couldn't be written may count as clean.
     fn start_writeback(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Whether the device holds the same as the page cache in a range that was just synced, which after a failure that
+    /// somebody else was told of it needn't: reads past the cache. True also where that can't be found out.
+    fn is_on_device(&self, _range: Range<u64>) -> io::Result<bool> {
+        Ok(true)
+    }
 
     /// Makes contents and length durable (`fdatasync`), stores through `region` included.
     ///
