@@ -121,6 +121,7 @@ mod name;
 mod pattern;
 mod place;
 mod random;
+mod verification;
 mod waiter;
 
 // Files.
@@ -171,10 +172,10 @@ pub use encoding::Bincode;
 pub use encoding::{Encoding, EncodingError, Json, TypedReader, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{
-    CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, Reset, TopicDescription,
-    TopicOptions,
+    CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, RepairReport, Reset,
+    TopicDescription, TopicOptions,
 };
-pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, Skipped};
+pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, RepairAction, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};
 pub use reader::{CorruptionPolicy, OutOfRangePolicy, PartitionRecords, Reader};
@@ -182,6 +183,7 @@ pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 pub use report::{Finding, RecoveryReport};
 pub use topic::{Partition, Topic};
 pub use topics::RetentionStatus;
+pub use verification::{VerifyFinding, VerifyProgress, VerifyReport};
 
 /// Handles are shared and sent by users: a change that takes this away doesn't compile.
 const _: () = {

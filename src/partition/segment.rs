@@ -318,7 +318,7 @@ impl Segment {
         let bytes = unsafe { self.published(0, end) };
         let mut next_entry = DATA_START;
         let mut scan = Scan::headers(self.seed, DATA_START);
-        while let Some((position, header)) = scan.next_frame_in(bytes) {
+        while let Some((position, header)) = scan.next_records_in(bytes) {
             if position >= next_entry {
                 index.append(Entry { relative_offset: header.relative_offset, position });
                 next_entry = position + offset_index::INTERVAL_BYTES;

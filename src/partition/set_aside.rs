@@ -60,7 +60,7 @@ pub(super) fn set_tail_aside(opener: &Opener<'_>, candidate: &mut Candidate, pos
 ///
 /// A piece at a time, and holes stay holes: what lies behind the end of a log may be a few bytes at the end of a file of
 /// any length.
-fn copy_aside(
+pub(super) fn copy_aside(
     storage: &dyn Storage,
     dir: &Path,
     file: &Arc<dyn File>,
@@ -93,7 +93,7 @@ fn copy_aside(
 }
 
 /// Whether the file at `path` holds just what the range does.
-fn is_copy(storage: &dyn Storage, path: &Path, file: &Arc<dyn File>, range: &Range<u64>) -> std::io::Result<bool> {
+pub(super) fn is_copy(storage: &dyn Storage, path: &Path, file: &Arc<dyn File>, range: &Range<u64>) -> std::io::Result<bool> {
     let mut held = FileSource::new(storage.open(path, OpenMode::Read)?)?;
     let mut source = FileSource::new(file.clone())?.until(range.end);
     if held.len() != range.end - range.start {

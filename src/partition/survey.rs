@@ -21,7 +21,7 @@ use crate::{
         scan::{FileSource, Found, Scan, Source},
     },
     segment_header::{DATA_START, SegmentHeader},
-    storage::{File, OpenMode},
+    storage::File,
 };
 
 /// A segment that is being scanned.
@@ -139,7 +139,7 @@ impl Candidate {
         if let Some(file) = &self.written {
             return Ok(file.clone());
         }
-        let open = opener.storage().open(&self.path, OpenMode::ReadWrite);
+        let open = opener.storage().open(&self.path, opener.mode);
         open.map_err(|source| Error::io("open the segment", &self.path, source))
     }
 
@@ -277,7 +277,9 @@ impl Survey {
             self.note(at, position..end, "the frame's offset or epoch falls");
             return;
         };
-        self.resume_at(base);
+        if !frame.is_filler() {
+            self.resume_at(base);
+        }
         self.tail = Tail { last_time_ms: behind.last_time_ms.max(self.tail.last_time_ms), ..behind };
         self.candidates[at].valid_end = end;
         self.last_valid = (at, end);
