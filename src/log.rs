@@ -30,9 +30,9 @@ use std::{
 };
 
 pub use describe::{PartitionDescription, TopicDescription, TopicOptions};
-pub use repair::RepairReport;
 pub use groups::{CommittedOffset, GroupDescription, MemberDescription, Reset};
 use parking_lot::Mutex;
+pub use repair::RepairReport;
 use serde::{Deserialize, Serialize};
 
 use crate::{

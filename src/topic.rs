@@ -74,6 +74,7 @@ fn verify<'a>(
             plan.run(&mut verification, None)?;
         }
     }
+    verification.tell();
     Ok(verification.finish())
 }
 

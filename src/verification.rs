@@ -317,7 +317,10 @@ impl fmt::Display for VerifyFinding {
             }
             Self::TornTail { file, position, end_offset } => {
                 let file = file.display();
-                write!(f, "{file} has a torn tail: the next open cuts it at position {position} (end offset {end_offset})")
+                write!(
+                    f,
+                    "{file} has a torn tail: the next open cuts it at position {position} (end offset {end_offset})"
+                )
             }
             Self::SegmentHeader { file, range, detail } => {
                 write!(f, "the copy of the segment header in {} {} is damaged: {detail}", file.display(), Bytes(range))
@@ -446,8 +449,7 @@ impl<'w> Verification<'w> {
         self.report.stopped
     }
 
-    pub(crate) fn finish(mut self) -> VerifyReport {
-        self.tell();
+    pub(crate) fn finish(self) -> VerifyReport {
         self.report
     }
 }

@@ -15,7 +15,17 @@ const ROWS: [(&str, &[&str]); 8] = [
     (
         "ground",
         &[
-            "error", "place", "name", "pattern", "config", "clock", "waiter", "housekeeper", "figures", "mix", "random",
+            "error",
+            "place",
+            "name",
+            "pattern",
+            "config",
+            "clock",
+            "waiter",
+            "housekeeper",
+            "figures",
+            "mix",
+            "random",
             "verification",
         ],
     ),

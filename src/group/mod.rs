@@ -25,9 +25,9 @@ mod membership;
 mod offsets;
 mod rebalance;
 mod subscription;
-mod verify;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::{
     collections::BTreeMap,

@@ -102,9 +102,7 @@ impl LogOptions {
         let options = Self { background: Background::Stepped, ..self };
         options.validate()?;
         check_folder(&*storage, path)?;
-        refuse_unreadable(&verified(|verification| {
-            options.clone().verify_on(path, storage.clone(), verification)
-        })?)?;
+        refuse_unreadable(&verified(|verification| options.clone().verify_on(path, storage.clone(), verification))?)?;
         let (lock, recovery, mut actions) = options.recover(path, storage.clone(), clock)?;
         let topics = options.closed_topics(path, storage.clone())?;
         let mut ignore = |_: &_| ControlFlow::Continue(());

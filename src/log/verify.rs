@@ -90,6 +90,7 @@ impl Log {
             }
         }
         self.check_open()?;
+        verification.tell();
         Ok(verification.finish())
     }
 }
@@ -181,6 +182,7 @@ impl LogOptions {
         if let Some((check, needs_snapshot)) = commits.filter(|_| !verification.is_stopped()) {
             check.finish(needs_snapshot, &|place| end_of(&plans, place), verification);
         }
+        verification.tell();
         Ok(())
     }
 
@@ -194,7 +196,8 @@ impl LogOptions {
 
 /// Name and log end offset of a partition.
 fn end_of(plans: &[ClosedPartition], place: PartitionId) -> Option<(String, u64)> {
-    let is_it = |found: &&ClosedPartition| (found.spec.topic_id, found.spec.number) == (place.topic_id, place.partition);
+    let is_it =
+        |found: &&ClosedPartition| (found.spec.topic_id, found.spec.number) == (place.topic_id, place.partition);
     plans.iter().find(is_it).map(|found| (found.spec.topic.to_string(), found.plan.end_offset()))
 }
 

@@ -93,7 +93,12 @@ pub(super) fn copy_aside(
 }
 
 /// Whether the file at `path` holds just what the range does.
-pub(super) fn is_copy(storage: &dyn Storage, path: &Path, file: &Arc<dyn File>, range: &Range<u64>) -> std::io::Result<bool> {
+pub(super) fn is_copy(
+    storage: &dyn Storage,
+    path: &Path,
+    file: &Arc<dyn File>,
+    range: &Range<u64>,
+) -> std::io::Result<bool> {
     let mut held = FileSource::new(storage.open(path, OpenMode::Read)?)?;
     let mut source = FileSource::new(file.clone())?.until(range.end);
     if held.len() != range.end - range.start {

@@ -82,7 +82,8 @@ impl ClosedPlan {
         };
         let checkpoint = checkpoint.filter(|found| is_owned(found.state(), spec, dir, verification));
         let known = checkpoint.as_ref().map(|checkpoint| *checkpoint.state());
-        let log_start = known.map_or_else(|| opener.bases.first().copied().unwrap_or(0), |state| state.log_start_offset);
+        let log_start =
+            known.map_or_else(|| opener.bases.first().copied().unwrap_or(0), |state| state.log_start_offset);
         // What an interrupted deletion left.
         let deleted = opener.bases.windows(2).take_while(|pair| pair[1] <= log_start).count();
         opener.bases.drain(..deleted);
@@ -197,7 +198,8 @@ fn find_end(
     let known = checkpoint.map(|checkpoint| *checkpoint.state());
     let poisoned = page.poisoned || known.is_some_and(|state| state.poisoned);
     if poisoned {
-        let (folder, detail) = (opener.dir.to_owned(), "the next open writes anew what wasn't known to be durable".into());
+        let (folder, detail) =
+            (opener.dir.to_owned(), "the next open writes anew what wasn't known to be durable".into());
         verification.find(VerifyFinding::Poisoned { folder, detail });
     }
     let believed = match checkpoint.filter(|_| !poisoned) {
@@ -212,9 +214,7 @@ fn find_end(
         // The next open answers this error; what there is, is read all the same.
         let file = error.path().unwrap_or(opener.dir).to_owned();
         verification.find(match error.kind() {
-            ErrorKind::UnsupportedFormat => {
-                VerifyFinding::NewerFormat { file, position: 0, detail: error.to_string() }
-            }
+            ErrorKind::UnsupportedFormat => VerifyFinding::NewerFormat { file, position: 0, detail: error.to_string() },
             _ => VerifyFinding::Unreadable { file, range: 0..0, detail: error.to_string() },
         });
         let offset = known.map_or(u64::MAX, |state| state.offset_ceiling);

@@ -84,7 +84,8 @@ pub(super) fn read(
 }
 
 fn neither_copy(file_bytes: u64, path: &Path, copies: &[Copy; 2], verification: &mut Verification<'_>) -> Header {
-    let fault = copies.iter().filter_map(|copy| if let Copy::Damaged(fault) = copy { Some(*fault) } else { None }).max();
+    let fault =
+        copies.iter().filter_map(|copy| if let Copy::Damaged(fault) = copy { Some(*fault) } else { None }).max();
     let Some(HeaderFault::Version(_)) = fault else {
         let fault = fault.map_or_else(|| "they can't be read".into(), |fault| fault.to_string());
         return Header::refused(file_bytes, format!("neither copy of the segment header is intact: {fault}"));

@@ -217,9 +217,9 @@ impl OffsetCheck {
 
     fn frame(&mut self, position: u64, frame: &FrameHeader) -> Option<VerifyFinding> {
         let entry = self.peek()?;
-        let ascends = self.last.is_none_or(|last| {
-            entry.position > last.position && entry.relative_offset >= last.relative_offset
-        });
+        let ascends = self
+            .last
+            .is_none_or(|last| entry.position > last.position && entry.relative_offset >= last.relative_offset);
         if !ascends {
             return Some(self.wrong("an entry doesn't ascend"));
         }

@@ -28,8 +28,6 @@ mod closed;
 mod headers;
 mod indexes;
 mod source;
-#[cfg(test)]
-mod tests;
 mod walk;
 
 use std::{io, path::Path, sync::Arc};
@@ -176,9 +174,7 @@ fn check_slots(storage: &dyn Storage, dir: &Path, verification: &mut Verificatio
                 let detail = "the slot isn't what was written".into();
                 VerifyFinding::Checkpoint { file, range, detail }
             }
-            SlotFault::Unreadable(error) => {
-                VerifyFinding::Unreadable { file, range, detail: error.to_string() }
-            }
+            SlotFault::Unreadable(error) => VerifyFinding::Unreadable { file, range, detail: error.to_string() },
             SlotFault::Newer(version) => {
                 let detail = format!("the checkpoint has format version {version}");
                 VerifyFinding::NewerFormat { file, position, detail }
@@ -190,8 +186,8 @@ fn check_slots(storage: &dyn Storage, dir: &Path, verification: &mut Verificatio
 impl Plan {
     /// The header of each segment, as far as it is believed, with the position of a copy that isn't.
     fn bad_copies(&self) -> impl Iterator<Item = (std::path::PathBuf, crate::segment_header::SegmentHeader, u64)> {
-        self.segments.iter().filter_map(|segment| {
-            Some((segment_path(&self.dir, segment.base), segment.header?, segment.bad_copy?))
-        })
+        self.segments
+            .iter()
+            .filter_map(|segment| Some((segment_path(&self.dir, segment.base), segment.header?, segment.bad_copy?)))
     }
 }

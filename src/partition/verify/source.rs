@@ -85,9 +85,9 @@ impl TolerantSource {
         self.error.get_or_insert(error);
         let first = self.unreadable.partition_point(|known| known.end < range.start);
         let behind = self.unreadable.partition_point(|known| known.start <= range.end);
-        let merged = self.unreadable[first..behind].iter().fold(range, |merged, known| {
-            merged.start.min(known.start)..merged.end.max(known.end)
-        });
+        let merged = self.unreadable[first..behind]
+            .iter()
+            .fold(range, |merged, known| merged.start.min(known.start)..merged.end.max(known.end));
         self.unreadable.splice(first..behind, [merged]);
     }
 }

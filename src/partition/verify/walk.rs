@@ -113,7 +113,17 @@ impl<'p, 'v, 'w, 's> Walk<'p, 'v, 'w, 's> {
     pub(super) fn new(plan: &'p Plan, verification: &'v mut Verification<'w>, sink: Option<Sink<'s>>) -> Self {
         let tail = Tail { next_offset: 0, last_time_ms: i64::MIN, epoch: 0 };
         let walked = Walked::default();
-        Self { plan, verification, sink, keep_damaged: false, walked, tail, previous: None, pending: Vec::new(), knows_time: true }
+        Self {
+            plan,
+            verification,
+            sink,
+            keep_damaged: false,
+            walked,
+            tail,
+            previous: None,
+            pending: Vec::new(),
+            knows_time: true,
+        }
     }
 
     pub(super) fn keep_damaged(mut self) -> Self {
@@ -184,8 +194,8 @@ impl<'p, 'v, 'w, 's> Walk<'p, 'v, 'w, 's> {
         }
         let before_is_damaged = self.previous.is_none();
         let Some(header) = header else { return };
-        let contradicts = base < self.tail.next_offset
-            || self.previous.is_some_and(|previous| header.sequence <= previous.sequence);
+        let contradicts =
+            base < self.tail.next_offset || self.previous.is_some_and(|previous| header.sequence <= previous.sequence);
         match header.predecessor {
             _ if contradicts => self.contradict(at, "the segment doesn't follow the one before it"),
             None => {} // Begun anew by a recovery, behind what was lost then.
