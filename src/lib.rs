@@ -70,6 +70,9 @@
 //! ([`Batch::skipped`]). What opening found and mended after a crash is in [`Log::recovery`]. A full disk is an error of its
 //! own kind; reading goes on, and so do appends once there is space.
 //!
+//! [`Log::verify`] reads everything and tells what isn't as it was written, also while others use the log.
+//! [`LogOptions::repair`], which nothing calls but you, sets damaged records aside in files of their own.
+//!
 //! # Where to look
 //! | you want to | see |
 //! |---|---|
@@ -97,6 +100,8 @@
 //! | copy records to another topic, or append them again | [`Record::from`](Record#impl-From<RecordRef<'a>>-for-Record<'a>) |
 //! | go on behind a record that can't be dealt with | [`Batch::typed`], [`dead_letter`] |
 //! | know what a crash has done | [`Log::recovery`], [`RecoveryReport`] |
+//! | check that everything is as it was written | [`Log::verify`], [`LogOptions::verify`], [`VerifyReport`] |
+//! | set damaged records aside | [`LogOptions::repair`], [`RepairReport`] |
 //! | test without files | [`LogOptions::in_memory`] |
 //! | watch a log with Prometheus and Grafana | `doc::metrics`, with the feature `metrics` |
 //! | find what you know from Apache Kafka | [`doc::kafka`] |

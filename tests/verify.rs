@@ -638,3 +638,88 @@ fn damaged_commits_go_on_from_what_is_left() {
         assert_eq!(consumer.committed("orders", 0).unwrap(), Some(expected), "{group}");
     }
 }
+
+/// Reads partition 0, going on behind damage: the offsets that were read, and those that errors took.
+fn read_around(dir: &Path) -> (Vec<u64>, Vec<std::ops::Range<u64>>) {
+    let log = options().open(dir).unwrap();
+    let mut records = log.topic("orders").unwrap().partition(0).unwrap().read_from(0).unwrap();
+    let (mut read, mut damaged) = (Vec::new(), Vec::new());
+    loop {
+        match records.next() {
+            None => break,
+            Some(Ok(record)) => read.push(record.offset()),
+            Some(Err(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+                assert!(damaged.len() < 20, "no end of it: {damaged:?}");
+                damaged.push(error.damaged_offsets().unwrap());
+                records.seek(error.resume_offset().unwrap()).unwrap();
+            }
+        }
+    }
+    log.close().unwrap();
+    (read, damaged)
+}
+
+#[test]
+fn damage_beside_what_was_set_aside_is_told_and_mended_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().max_record_bytes(8 << 20).open(dir.path()).unwrap();
+    let partition = log.create_topic("orders", TopicConfig::with_partitions(1)).unwrap().partition(0).unwrap();
+    for number in 0..20 {
+        let bytes = if number == 10 { 3 << 20 } else { 2000 };
+        partition.append(Record::new(value_of(number, bytes))).unwrap();
+    }
+    log.close().unwrap();
+    let files = segments(&dir.path().join("orders-0"));
+    let place = |number: u64| -> (PathBuf, u64) {
+        let at = files.iter().rposition(|file| base_of(file) <= number).unwrap();
+        let sizes = (base_of(&files[at])..number).map(|it| if it == 10 { (3 << 20) + 40 } else { 2040_u64 });
+        (files[at].clone(), 4192 + sizes.map(|bytes| bytes.next_multiple_of(8)).sum::<u64>())
+    };
+    let damage = |number: u64, at: u64| flip(&place(number).0, (place(number).1 + at) as usize);
+    let mend = || {
+        let report = options().repair(dir.path()).unwrap();
+        assert!(report.after().is_sound() && !report.actions().is_empty(), "{report:?}");
+        report.actions().iter().filter(|action| matches!(action, RepairAction::SetAside { .. })).count()
+    };
+    let without = |lost: &[u64]| (0..20).filter(|offset| !lost.contains(offset)).collect::<Vec<_>>();
+
+    // A record that takes several fillers, one amid others.
+    damage(10, 2 << 20);
+    damage(5, 100);
+    assert_eq!(read_around(dir.path()), (without(&[5, 10]), vec![5..6, 10..11]));
+    assert_eq!(mend(), 2);
+    assert_eq!(read_around(dir.path()), (without(&[5, 10]), vec![]));
+
+    // Before it, behind it, and in it, with a header that doesn't tell how long it is.
+    damage(4, 100);
+    damage(6, 2);
+    assert_eq!(read_around(dir.path()), (without(&[4, 5, 6, 10]), vec![4..7]));
+    assert_eq!(mend(), 2);
+    damage(5, 2);
+    damage(10, (1 << 20) + 2);
+    damage(10, 1 << 19);
+    let (read, damaged) = read_around(dir.path());
+    assert_eq!(read, without(&[4, 5, 6, 10]));
+    assert!(damaged.iter().all(|range| range.start < 12), "{damaged:?}");
+    mend();
+    assert_eq!(read_around(dir.path()), (without(&[4, 5, 6, 10]), vec![]));
+    assert!(options().repair(dir.path()).unwrap().is_idle());
+
+    // A recovery that scans everything steps over them as well.
+    fs::remove_file(dir.path().join("orders-0/partition.checkpoint")).unwrap();
+    let log = options().open(dir.path()).unwrap();
+    let recovered = &log.recovery().partitions()[0];
+    assert_eq!(recovered.opening(), tidelog::Opening::Scanned);
+    assert!(
+        matches!(recovered.events(), [tidelog::RecoveryEvent::CheckpointLost { .. }]),
+        "nothing else is told: {recovered:?}"
+    );
+    log.close().unwrap();
+    assert_eq!(read_around(dir.path()), (without(&[4, 5, 6, 10]), vec![]));
+    assert!(verify(dir.path()).is_sound());
+}
+
+fn base_of(segment: &Path) -> u64 {
+    segment.file_stem().unwrap().to_str().unwrap().parse().unwrap()
+}

@@ -70,7 +70,7 @@ impl Output {
     fn rows(&self, kind: &str, columns: &[&str], rows: impl IntoIterator<Item = Vec<Value>>) -> Result<()> {
         let mut stdout = std::io::stdout().lock();
         let mut table = Table::new();
-        table.load_preset(NOTHING).set_header(columns.iter().map(|column| column.replace('_', " ")));
+        table.load_style(NOTHING).set_header(columns.iter().map(|column| column.replace('_', " ")));
         for row in rows {
             if self.json {
                 let mut object = serde_json::Map::from_iter([("type".to_owned(), kind.into())]);

@@ -61,9 +61,9 @@ pub enum RepairAction {
         /// The copy, in bytes.
         range: Range<u64>,
     },
-    /// An index was made anew, or taken away for the next open to make it.
+    /// The indexes of a segment were made anew.
     IndexRemade {
-        /// The file.
+        /// The offset index.
         file: PathBuf,
     },
     /// What groups have committed, as far as it could be read, was written down anew: there was no whole snapshot of it.
@@ -177,7 +177,7 @@ impl Repair<'_> {
         Ok(true)
     }
 
-    /// Makes both indexes anew: those of a sealed segment now; those of the active one the next open makes.
+    /// Makes both indexes anew; but for the active segment's time index, which whoever needs it makes.
     fn remake_indexes(&mut self, segment: &ClosedSegment) -> Result<()> {
         for path in [index_path(&segment.path), time_index_path(&segment.path)] {
             let failed = |source| Error::io("remove the index", &path, source);
@@ -187,14 +187,12 @@ impl Repair<'_> {
                 None => {}
             }
         }
-        if let Some(successor) = segment.successor {
-            self.write_indexes(segment, successor)?;
-        }
+        self.write_indexes(segment)?;
         self.actions.push(RepairAction::IndexRemade { file: index_path(&segment.path) });
         Ok(())
     }
 
-    fn write_indexes(&self, segment: &ClosedSegment, successor: u64) -> Result<()> {
+    fn write_indexes(&self, segment: &ClosedSegment) -> Result<()> {
         let (header, end, storage) = (&segment.header, segment.end, self.storage);
         let path = index_path(&segment.path);
         let index = OffsetIndex::create(storage, &path, header.segment_id, end, end, false)?;
@@ -226,10 +224,11 @@ impl Repair<'_> {
         };
         scan().map_err(|source| Error::io("read", &segment.path, source))?;
         blocks.extend(builder.finish());
-        let coverage = Coverage { segment_id: header.segment_id, end, bond: Bond::Successor(successor) };
         let times = time_index_path(&segment.path);
         let save = || {
             index.save(storage, &path)?;
+            let Some(successor) = segment.successor else { return Ok(()) };
+            let coverage = Coverage { segment_id: header.segment_id, end, bond: Bond::Successor(successor) };
             new_file(storage, &times)?.write_all_at(&time_index::encode(coverage, &blocks), 0)
         };
         save().map_err(|source| Error::io("write the index", &path, source))

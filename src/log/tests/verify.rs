@@ -41,7 +41,9 @@ fn damaged(storage: &Arc<dyn Storage>) -> Vec<(u64, Vec<u8>)> {
     flip(storage, &paths[2], end(&paths[2]) - 20);
     flip(storage, &paths[1].with_extension("index"), 40);
     let commits = Path::new(DIR).join("__offsets-0/00000000000000000000.log");
-    flip(storage, &commits, end(&commits) - 60);
+    let bytes = storage.read(&commits, u64::MAX).unwrap();
+    let last = (0..bytes.len()).rfind(|&at| bytes[at..].starts_with(b"\x01\x07billing")).unwrap();
+    flip(storage, &commits, last as u64);
     let before = verified(storage);
     assert_eq!(before.findings().iter().filter(|finding| finding.name() == "corruption").count(), 5, "{before:?}");
     let lost: Vec<_> = before.findings().iter().filter(|it| it.path().unwrap().starts_with(&folder)).cloned().collect();
