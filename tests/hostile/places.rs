@@ -9,7 +9,7 @@ use std::{
 
 use libtest_mimic::Failed;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use tidelog::ErrorKind;
+use tidelog::{ErrorKind, Log};
 
 use crate::{
     common::mount::skip,
@@ -124,6 +124,7 @@ pub(crate) fn links_that_may_be() -> Result<(), Failed> {
     let folder = Folder::new(true);
     let link = folder.root().join("link");
     symlink(folder.log(), &link).unwrap();
+    assert!(Log::options().verify(&link)?.is_sound());
     let visit = crate::visitor::visit(&link, "a link to the log")?;
     if visit.refused.is_some() || visit.read != 2 * RECORDS || visit.told {
         return Err(format!("a link to the log: {visit:?}").into());
