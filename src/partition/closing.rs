@@ -47,7 +47,8 @@ impl PartitionLog {
     /// Kind `UnknownTopic` if the partition was deleted.
     #[inline]
     pub(crate) fn check_exists(&self) -> Result<()> {
-        if self.life.load(Ordering::Acquire) == Life::Deleted as u8 { Err(self.deleted()) } else { Ok(()) }
+        // Sequentially consistent, for who is about to sleep: either it sees this, or the deletion sees the sleeper.
+        if self.life.load(Ordering::SeqCst) == Life::Deleted as u8 { Err(self.deleted()) } else { Ok(()) }
     }
 
     /// The error of who asks for something that a deleted partition no longer has.
@@ -57,7 +58,7 @@ impl PartitionLog {
 
     /// Goes on to a later stage of life; answers whether it is one.
     fn enter(&self, life: Life) -> bool {
-        self.life.fetch_max(life as u8, Ordering::AcqRel) < life as u8
+        self.life.fetch_max(life as u8, Ordering::SeqCst) < life as u8
     }
 
     /// Syncs, trims, writes the clean mark. Later appends and flushes answer kind `Closed`; batches stay valid.
