@@ -107,6 +107,7 @@
 //! folder open.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(loom, allow(dead_code, unused_imports, reason = "of the tests only the models are there"))]
 
 // In the order of layers: a file uses only what stands above it, or in its own layer (see `tests/layering.rs`).
 
@@ -121,6 +122,7 @@ mod name;
 mod pattern;
 mod place;
 mod random;
+mod sync;
 mod waiter;
 
 // Files.

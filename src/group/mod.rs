@@ -25,7 +25,7 @@ mod membership;
 mod offsets;
 mod rebalance;
 mod subscription;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::{

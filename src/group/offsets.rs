@@ -248,5 +248,5 @@ impl Fold {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

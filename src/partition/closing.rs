@@ -9,13 +9,13 @@
 //! # Thread safety
 //! Any thread may call anything.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    thread,
-};
+use std::sync::Arc;
 
 use super::{PartitionLog, checkpoint::CleanMark};
-use crate::error::{Error, Repr, Result, is_out_of_files};
+use crate::{
+    error::{Error, Repr, Result, is_out_of_files},
+    sync::{Ordering, this_thread},
+};
 
 /// How far the life of a partition has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,7 +156,7 @@ impl PartitionLog {
             let mut sync = self.sync.lock();
             self.synced.notify_all();
             // Unless we are called by a task that this very sync wakes, because it has failed.
-            while sync.running.is_some_and(|syncing| syncing != thread::current().id()) {
+            while sync.running.is_some_and(|syncing| syncing != this_thread()) {
                 self.synced.wait(&mut sync);
             }
             sync.unsynced.clear();

@@ -16,16 +16,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use super::{PartitionLog, closing::Life};
 use crate::{
     error::{Repr, Result},
+    sync::{Mutex, Ordering},
     waiter::{Waiter, remaining, wake_task},
 };
 

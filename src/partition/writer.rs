@@ -14,7 +14,6 @@
 use std::{
     ops::Range,
     sync::Arc,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -36,6 +35,7 @@ use crate::{
     record::Record,
     segment_header::{DATA_START, Predecessor},
     storage::Encode,
+    sync::Ordering,
 };
 
 /// Offsets are below this, so that they fit signed integers everywhere.

@@ -273,5 +273,5 @@ impl std::fmt::Debug for TopicState {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
