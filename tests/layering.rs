@@ -27,6 +27,7 @@ const ROWS: [(&str, &[&str]); 8] = [
             "mix",
             "random",
             "sync",
+            "verification",
         ],
     ),
     ("storage", &["storage"]),

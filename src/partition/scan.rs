@@ -32,7 +32,9 @@ pub(crate) trait Source {
     fn at(&mut self, position: u64, want: usize) -> Result<&[u8], Self::Error>;
 
     /// The bytes from `position` on, as many as there are without reading, a header's at least unless the end is nearer.
-    fn held(&mut self, position: u64) -> Result<&[u8], Self::Error>;
+    fn held(&mut self, position: u64) -> Result<&[u8], Self::Error> {
+        self.at(position, HEADER_BYTES)
+    }
 
     /// The first position at or behind `position` that may hold something but zeros.
     fn next_data(&mut self, position: u64) -> Result<Option<u64>, Self::Error>;
@@ -196,6 +198,16 @@ impl Scan {
         }
     }
 
+    /// As [`next_frame_in`](Scan::next_frame_in), fillers passed over too: the next frame with records.
+    pub(crate) fn next_records_in(&mut self, bytes: &[u8]) -> Option<(u64, FrameHeader)> {
+        loop {
+            match self.next_frame_in(bytes) {
+                Some((_, header)) if header.is_filler() => {}
+                found => return found,
+            }
+        }
+    }
+
     /// What comes next. The scan then stands behind it, except at the end.
     pub(crate) fn next_in<S: Source>(&mut self, source: &mut S) -> Result<Found, S::Error> {
         let position = self.position;
@@ -336,10 +348,6 @@ mod tests {
             let found = self.bytes.at(position, want)?.len();
             self.asked += found;
             Ok(&self.bytes[position as usize..][..found])
-        }
-
-        fn held(&mut self, position: u64) -> Result<&[u8], Infallible> {
-            self.at(position, HEADER_BYTES)
         }
 
         fn next_data(&mut self, position: u64) -> Result<Option<u64>, Infallible> {
