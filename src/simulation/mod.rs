@@ -96,8 +96,7 @@ fn run(plan: &Plan, states: &Arc<States>, bounds: Bounds, watched_from: usize) -
 
 /// What the fuzz targets call.
 #[cfg(fuzzing)]
-#[doc(hidden)]
-pub mod fuzzing {
+pub(crate) mod fuzzing {
     use super::*;
 
     /// Runs seeds from `first` on until there were so many crash states, or a violation; just this seed if `wanted` is 0.
