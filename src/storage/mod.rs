@@ -286,6 +286,10 @@ pub(crate) trait Observer: Send + Sync {
     /// They have been.
     #[cfg(any(test, fuzzing))]
     fn stored(&self, position: u64, len: usize);
+
+    /// Somebody is going to load or store words.
+    #[cfg(any(test, fuzzing))]
+    fn words(&self);
 }
 
 /// A mapped file, from its first byte.
@@ -372,6 +376,10 @@ impl Region {
     /// there cover them too.
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64] {
+        #[cfg(any(test, fuzzing))]
+        if let Some(observer) = &self.observer {
+            observer.words();
+        }
         // SAFETY: the mapping begins on a page, so it is aligned; it is alive by `map`, in bounds by the division, and
         // an `AtomicU64` may be changed by anybody through a shared reference.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / 8) }
