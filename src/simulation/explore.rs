@@ -298,8 +298,19 @@ fn loss(crash: Crash) -> Loss {
 fn role(path: &Path) -> u64 {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let roles = [
-        ".log", ".index", ".timeindex", ".state", ".checkpoint", ".checkpoint.tmp", ".tmp", ".json", ".gone", ".meta",
-        "exclusive", "topics", "processes",
+        ".log",
+        ".index",
+        ".timeindex",
+        ".state",
+        ".checkpoint",
+        ".checkpoint.tmp",
+        ".tmp",
+        ".json",
+        ".gone",
+        ".meta",
+        "exclusive",
+        "topics",
+        "processes",
     ];
     let role = roles.iter().rposition(|suffix| name.ends_with(suffix)).map_or(0, |at| at as u64 + 1);
     let is_internal = path.iter().any(|part| part.to_str().is_some_and(|part| part.starts_with("__")));

@@ -217,7 +217,8 @@ impl World {
         self.expect_commit(group, BTreeMap::from([((topic.clone(), number), offset)]));
         let Some(member) = self.slot(slot) else { return Ok(()) };
         let outcome = member.consumer.commit_offsets([(&topic, number, offset)]);
-        if matches!(&outcome, Err(error) if matches!(error.kind(), ErrorKind::OffsetOutOfRange | ErrorKind::UnknownTopic)) {
+        if matches!(&outcome, Err(error) if matches!(error.kind(), ErrorKind::OffsetOutOfRange | ErrorKind::UnknownTopic))
+        {
             return self.settle_groups(false);
         }
         let level = self.origin.settings.level;

@@ -88,9 +88,9 @@ impl PartitionModel {
     pub(crate) fn accept(&mut self, offsets: std::ops::Range<u64>) -> Result<(), String> {
         let Some(possible) = self.possible.pop() else { return Err("nothing was appended".into()) };
         // What is published already was given to this very frame.
-        let given = self.entries.last().map_or(0, |last| last.offset + 1).max(if self.is_published { 0 } else { self.given });
-        if offsets.start < possible.from.max(given) || offsets.end - offsets.start != possible.contents.len() as u64
-        {
+        let given =
+            self.entries.last().map_or(0, |last| last.offset + 1).max(if self.is_published { 0 } else { self.given });
+        if offsets.start < possible.from.max(given) || offsets.end - offsets.start != possible.contents.len() as u64 {
             return Err(format!("offsets {offsets:?} were given out behind {given} (end {})", possible.from));
         }
         let frame = self.entries.last().map_or(0, |last| last.frame + 1);
@@ -165,9 +165,17 @@ pub(crate) type Table = BTreeMap<String, GroupModel>;
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     /// It is there, in this generation at least.
-    Seen { group: String, generation: u64 },
-    Commit { group: String, offsets: Vec<(Place, u64)> },
-    Delete { group: String },
+    Seen {
+        group: String,
+        generation: u64,
+    },
+    Commit {
+        group: String,
+        offsets: Vec<(Place, u64)>,
+    },
+    Delete {
+        group: String,
+    },
 }
 
 impl Change {

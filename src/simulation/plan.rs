@@ -73,37 +73,108 @@ pub(crate) enum Failure {
 /// One thing that is done. Topics, groups and consumers are numbered; `partition` counts modulo those that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
-    CreateTopic { topic: u8, partitions: u32 },
-    EnsureTopic { topic: u8, partitions: u32 },
-    DeleteTopic { topic: u8 },
-    AlterTopic { topic: u8 },
-    IncreasePartitions { topic: u8 },
-    Append { topic: u8, partition: u32, level: Level, size: Size },
-    AppendBatch { topic: u8, level: Level, size: Size, records: u8, spread: bool },
-    AppendIf { topic: u8, partition: u32, stale: bool, records: u8 },
-    Flush { topic: Option<u8> },
-    WaitDurable { topic: u8, partition: u32 },
-    DeleteRecords { topic: u8, partition: u32 },
+    CreateTopic {
+        topic: u8,
+        partitions: u32,
+    },
+    EnsureTopic {
+        topic: u8,
+        partitions: u32,
+    },
+    DeleteTopic {
+        topic: u8,
+    },
+    AlterTopic {
+        topic: u8,
+    },
+    IncreasePartitions {
+        topic: u8,
+    },
+    Append {
+        topic: u8,
+        partition: u32,
+        level: Level,
+        size: Size,
+    },
+    AppendBatch {
+        topic: u8,
+        level: Level,
+        size: Size,
+        records: u8,
+        spread: bool,
+    },
+    AppendIf {
+        topic: u8,
+        partition: u32,
+        stale: bool,
+        records: u8,
+    },
+    Flush {
+        topic: Option<u8>,
+    },
+    WaitDurable {
+        topic: u8,
+        partition: u32,
+    },
+    DeleteRecords {
+        topic: u8,
+        partition: u32,
+    },
     EnforceRetention,
-    Join { consumer: u8, group: u8, topic: u8 },
-    Poll { consumer: u8, records: u8 },
-    Commit { consumer: u8, level: Option<Level> },
-    CommitOffsets { consumer: u8 },
-    Seek { consumer: u8 },
-    Leave { consumer: u8 },
-    ResetOffsets { group: u8, topic: u8, to: To },
-    DeleteGroup { group: u8 },
+    Join {
+        consumer: u8,
+        group: u8,
+        topic: u8,
+    },
+    Poll {
+        consumer: u8,
+        records: u8,
+    },
+    Commit {
+        consumer: u8,
+        level: Option<Level>,
+    },
+    CommitOffsets {
+        consumer: u8,
+    },
+    Seek {
+        consumer: u8,
+    },
+    Leave {
+        consumer: u8,
+    },
+    ResetOffsets {
+        group: u8,
+        topic: u8,
+        to: To,
+    },
+    DeleteGroup {
+        group: u8,
+    },
     StepFlusher,
     StepHousekeeper,
     /// Moves the clock, also back.
-    Clock { milliseconds: i64 },
+    Clock {
+        milliseconds: i64,
+    },
     Reopen,
-    Crash { end: End },
+    Crash {
+        end: End,
+    },
     /// The `nth` operation on files that changes something, or that reads, fails.
-    Fail { nth: u64, failure: Failure, forever: bool, reads: bool },
-    FailSyncs { count: u64 },
+    Fail {
+        nth: u64,
+        failure: Failure,
+        forever: bool,
+        reads: bool,
+    },
+    FailSyncs {
+        count: u64,
+    },
     /// So many bytes are left.
-    Fill { bytes: u64 },
+    Fill {
+        bytes: u64,
+    },
     /// Nothing fails any more, and there is space.
     Heal,
 }

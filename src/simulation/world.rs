@@ -9,6 +9,7 @@
 //! One thread has a world.
 
 use std::{
+    io,
     path::Path,
     sync::{
         Arc,
@@ -31,7 +32,7 @@ use crate::{
     housekeeper::Background,
     log::Log,
     random::Sequence,
-    storage::sim::{Crash, Repeat, SimStorage},
+    storage::sim::{Crash, Fault, Repeat, SimStorage},
     topic::Topic,
 };
 
@@ -252,13 +253,18 @@ impl World {
 
     fn make_trouble(&mut self, operation: Operation) {
         match operation {
-            Operation::Fail { nth, failure, forever, reads: _ } => {
-                let kind = match failure {
-                    Failure::Full => std::io::ErrorKind::StorageFull,
-                    Failure::Interrupted => std::io::ErrorKind::Interrupted,
-                    Failure::Device | Failure::Short => std::io::ErrorKind::Other,
-                };
-                self.storage.fail_nth(nth, kind, if forever { Repeat::Forever } else { Repeat::Once });
+            Operation::Fail { nth, failure, forever, reads } => {
+                let repeat = if forever { Repeat::Forever } else { Repeat::Once };
+                match (reads, failure) {
+                    (true, Failure::Interrupted) => {
+                        self.storage.fail_nth_reading(nth, io::ErrorKind::Interrupted, repeat)
+                    }
+                    (true, _) => self.storage.fail_nth_reading(nth, io::ErrorKind::Other, repeat),
+                    (false, Failure::Full) => self.storage.fail_nth(nth, io::ErrorKind::StorageFull, repeat),
+                    (false, Failure::Interrupted) => self.storage.fail_nth(nth, io::ErrorKind::Interrupted, repeat),
+                    (false, Failure::Device) => self.storage.fail_nth(nth, io::ErrorKind::Other, repeat),
+                    (false, Failure::Short) => self.storage.fail_nth(nth, Fault::Short(io::ErrorKind::Other), repeat),
+                }
                 (self.trouble.armed, self.trouble.failed) = (true, true);
             }
             Operation::FailSyncs { count } => {
