@@ -259,6 +259,7 @@ impl Explorer {
         let settings = Settings { positional: origin.settings.positional, ..origin.settings };
         let origin = Origin { settings, now_ms: Arc::new(now_ms.into()), depth };
         let mut world = World::new(image, model, origin, self.clone());
+        world.was_troubled = troubled;
         world.watch(seed, depth < self.bounds.depth);
         let expected = Expected { loss, clean: false, troubled, troubled_open: false };
         world.open(expected)?;
@@ -279,8 +280,10 @@ impl Explorer {
     /// Looks into the images that were taken amid a recovery, now that it is known what that has found.
     pub(crate) fn look_again(self: &Arc<Self>, live: &Live, origin: &Origin) -> Result<(), String> {
         for (image, crash, seed) in live.take_images() {
-            let model = live.state.lock().model.clone();
-            self.explore(image, model, (crash, Loss::Nothing), false, origin, seed)
+            let state = live.state.lock();
+            let (model, troubled) = (state.model.clone(), state.is_troubled);
+            drop(state);
+            self.explore(image, model, (crash, Loss::Nothing), troubled, origin, seed)
                 .map_err(|what| format!("{crash:?} amid the recovery: {what}"))?;
         }
         Ok(())

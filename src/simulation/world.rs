@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(super) explorer: Arc<Explorer>,
     pub(super) origin: Origin,
     pub(super) trouble: Trouble,
+    /// Something had failed before the crash that left what is being opened.
+    pub(super) was_troubled: bool,
 }
 
 /// What was asked for that makes operations fail.
@@ -76,7 +78,7 @@ impl World {
     pub(crate) fn new(storage: SimStorage, model: Model, origin: Origin, explorer: Arc<Explorer>) -> Self {
         let consumers = (0..CONSUMERS).map(|_| None).collect();
         let live = Arc::new(Live::new(model));
-        Self { storage, log: None, consumers, live, explorer, origin, trouble: Trouble::default() }
+        Self { storage, log: None, consumers, live, explorer, origin, trouble: Trouble::default(), was_troubled: false }
     }
 
     /// A machine where nothing was done yet.
@@ -87,7 +89,7 @@ impl World {
 
     /// An operation with this seed begins. Crashes in it are looked into, or not.
     pub(crate) fn watch(&mut self, seed: u64, is_watched: bool) {
-        self.live.begin(seed, is_watched, self.trouble.is_near());
+        self.live.begin(seed, is_watched, self.trouble.is_near() || self.was_troubled);
         self.storage.on_step(is_watched.then(|| hook(&self.explorer, &self.live, &self.origin)));
     }
 
@@ -110,6 +112,7 @@ impl World {
         self.model(|model| *model = found);
         self.live.set_opening(None);
         self.log = Some(log);
+        self.was_troubled = false;
         self.note_logs();
         self.violation()?;
         if expected.loss == Loss::Unflushed {
