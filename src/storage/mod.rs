@@ -72,6 +72,10 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// The kernel gives the lock back when the process dies; a child started by exec doesn't hold it.
     fn lock_exclusive(&self, path: &Path) -> io::Result<LockOutcome>;
 
+    /// Keeps everybody from taking the exclusive lock on a file that is there, and changes nothing. Several may, where
+    /// the system has such locks. Never waits.
+    fn lock_shared(&self, path: &Path) -> io::Result<LockOutcome>;
+
     /// The file system that an existing folder lies on.
     fn file_system(&self, path: &Path) -> io::Result<FileSystem>;
 
@@ -125,8 +129,15 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
     /// The range lies within the file's length.
     fn reserve(&self, range: Range<u64>) -> io::Result<()>;
 
-    /// Begins to write a range's dirty pages to the device without waiting for it. A hint; may do nothing.
+    /// Begins to write a range's dirty pages to the device without waiting for it. A hint; may do nothing. An error is worth
+    /// as much as that of a sync: what couldn't be written may count as clean.
     fn start_writeback(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Whether the device holds the same as the page cache in a range that was just synced, which after a failure that
+    /// somebody else was told of it needn't: reads past the cache. True also where that can't be found out.
+    fn is_on_device(&self, _range: Range<u64>) -> io::Result<bool> {
+        Ok(true)
+    }
 
     /// Makes contents and length durable (`fdatasync`), stores through `region` included.
     ///
@@ -187,7 +198,7 @@ pub(crate) struct DirEntry {
 /// A held lock; dropping it gives it back.
 pub(crate) type Lock = Box<dyn Any + Send + Sync>;
 
-/// The answer of [`Storage::lock_exclusive`].
+/// The answer of [`Storage::lock_exclusive`] and [`Storage::lock_shared`].
 pub(crate) enum LockOutcome {
     /// Ours until dropped.
     Acquired(Lock),

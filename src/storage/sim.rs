@@ -211,6 +211,14 @@ impl Storage for SimStorage {
         })
     }
 
+    fn lock_shared(&self, path: &Path) -> io::Result<LockOutcome> {
+        let node = self.shared.tree.lock().file(path)?;
+        Ok(match node.try_lock(std::process::id()) {
+            Ok(()) => LockOutcome::Acquired(Box::new(HeldLock(node))),
+            Err(holder) => LockOutcome::Held(Some(holder)),
+        })
+    }
+
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
         match self.shared.tree.lock().entry_kind(path)? {
             Some(_) => Ok(self.shared.machine.lock().file_system.clone()),
@@ -354,9 +362,11 @@ impl SimFile {
         {
             self.begin_sync();
             let drops = self.storage.shared.faults.drops_failed_pages();
-            let end = |succeeded| self.node.end_sync(succeeded, drops);
-            let path = || self.node.path();
-            self.storage.change_or(operation, path, || Ok(end(true)), |_| end(false))
+            let written = || {
+                self.node.end_sync(true, drops);
+                Ok(())
+            };
+            self.storage.change_or(operation, || self.node.path(), written, |_| self.node.end_sync(false, drops))
         }
         #[cfg(not(any(test, fuzzing)))]
         self.change(operation, || Ok(()))

@@ -215,7 +215,8 @@ impl Contents {
         let mut copy = Self::default();
         copy.blocks = self.blocks.clone();
         copy.blocks.truncate(len.div_ceil(BLOCK_BYTES));
-        copy.memory.set_len(len, len).expect("no longer than a file that there is");
+        let sized = copy.memory.set_len(len, len);
+        assert!(sized.is_ok(), "no memory for {len} bytes, as much as a file had");
         for block in copy.blocks.from(0).flatten() {
             let start = block * BLOCK_BYTES;
             let bytes = self.memory.piece::<{ BLOCK_BYTES as usize }>(start);
@@ -244,15 +245,19 @@ impl Contents {
 impl Drop for Contents {
     fn drop(&mut self) {
         let Some(history) = &self.history else { return };
-        // Words may be anywhere.
-        let used = if history.is_watched() { vec![0..u64::MAX / BLOCK_BYTES] } else { self.blocks.from(0).collect() };
         let len = self.memory.len();
-        if len > 0 && pool::wants(self.memory.capacity() as usize) {
-            used.into_iter()
-                .for_each(|used| self.memory.zero(used.start * BLOCK_BYTES..len.min(used.end * BLOCK_BYTES)));
-            if let Some(map) = self.memory.take_map().and_then(Arc::into_inner) {
-                pool::give_back(map);
-            }
+        if len == 0 || !pool::wants(self.memory.capacity() as usize) {
+            return;
+        }
+        if history.is_watched() {
+            // Words may be anywhere.
+            self.memory.zero(0..len);
+        }
+        for used in self.blocks.from(0) {
+            self.memory.zero(used.start * BLOCK_BYTES..len.min(used.end * BLOCK_BYTES));
+        }
+        if let Some(map) = self.memory.take_map().and_then(Arc::into_inner) {
+            pool::give_back(map);
         }
     }
 }
