@@ -164,6 +164,8 @@ mod reader;
 
 // Root.
 mod log;
+#[cfg(any(test, fuzzing))]
+mod simulation;
 
 pub mod doc;
 
@@ -218,6 +220,7 @@ const _: () = {
 pub mod fuzzing {
     pub use crate::{
         encoding::fuzzing::typed_decode, frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header,
+        simulation::fuzzing::{crash_states, operations},
     };
 }
 
