@@ -35,7 +35,7 @@ use crate::{
     frame::{FrameEncoder, FramePlace, MAX_FRAME_BYTES, MAX_RECORDS, NO_DURABLE_DISTANCE, record_bytes},
     record::Record,
     segment_header::{DATA_START, Predecessor},
-    storage::Encode,
+    storage::{Encode, File},
 };
 
 /// Offsets are below this, so that they fit signed integers everywhere.
@@ -376,9 +376,16 @@ impl PartitionLog {
             writer.scratch.clear();
             writer.scratch.resize(encoder.frame_bytes(), 0);
             frame.encode(&mut writer.scratch[..]);
-            let file = writer.segment.open_file(&self.env);
-            let written = file.and_then(|file| file.write_all_at(&writer.scratch, at));
-            return written.map_err(|source| Error::io("append to", &writer.segment.path, source));
+            let segment = &writer.segment;
+            let write = |file: Arc<dyn File>| {
+                file.write_all_at(&writer.scratch, at).inspect_err(|_| {
+                    // What was written of it takes space, and would look like a torn tail if the process were killed. Nobody
+                    // reads there. If this fails, so be it.
+                    let _ = file.set_len(at).and_then(|()| file.set_len(segment.region.len() as u64));
+                })
+            };
+            let written = segment.open_file(&self.env).and_then(write);
+            return written.map_err(|source| Error::io("append to", &segment.path, source));
         }
         let start = usize::try_from(at).unwrap_or(usize::MAX);
         // SAFETY: the bytes behind the published end are ours while we hold the writer lock, and reserved by now.
