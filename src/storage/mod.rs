@@ -285,10 +285,18 @@ impl Encode for [u8] {
     }
 }
 
-/// Sees every store into a region of the simulated storage, before it happens.
+/// Sees every store into a region of the simulated storage.
 pub(crate) trait Observer: Send + Sync {
     /// `bytes` are about to be stored at `position` of the region's file.
     fn store(&self, position: u64, bytes: &[u8]);
+
+    /// They have been.
+    #[cfg(any(test, fuzzing))]
+    fn stored(&self, position: u64, len: usize);
+
+    /// Somebody is going to load or store words.
+    #[cfg(any(test, fuzzing))]
+    fn words(&self);
 }
 
 /// A mapped file, from its first byte.
@@ -375,6 +383,10 @@ impl Region {
     /// there cover them too.
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64] {
+        #[cfg(any(test, fuzzing))]
+        if let Some(observer) = &self.observer {
+            observer.words();
+        }
         // SAFETY: the mapping begins on a page, so it is aligned; it is alive by `map`, in bounds by the division, and
         // an `AtomicU64` may be changed by anybody through a shared reference.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / 8) }
@@ -398,6 +410,8 @@ impl Store for Observed<'_> {
     fn put(&mut self, at: usize, bytes: &[u8]) {
         self.observer.store(self.position + at as u64, bytes);
         self.window[at..at + bytes.len()].copy_from_slice(bytes);
+        #[cfg(any(test, fuzzing))]
+        self.observer.stored(self.position + at as u64, bytes.len());
     }
 
     fn bytes(&self) -> &[u8] {
