@@ -379,9 +379,7 @@ impl PartitionLog {
             let segment = &writer.segment;
             let write = |file: Arc<dyn File>| {
                 file.write_all_at(&writer.scratch, at).inspect_err(|_| {
-                    // What was written of it takes space, and would look like a torn tail if the process were killed. Nobody
-                    // reads there. If this fails, so be it.
-                    let _ = file.set_len(at).and_then(|()| file.set_len(segment.region.len() as u64));
+                    take_back(&*file, at..at + writer.scratch.len() as u64, segment.region.len() as u64);
                 })
             };
             let written = segment.open_file(&self.env).and_then(write);
@@ -622,6 +620,16 @@ impl PartitionLog {
         if raise || flush {
             self.env.flusher.schedule(self, Instant::now());
         }
+    }
+}
+
+/// Takes away what a write that failed has written behind the end of the log: it takes space, and would look like a torn
+/// tail if the process were killed. Nobody reads there. If this fails, so be it.
+fn take_back(file: &dyn File, written: Range<u64>, len: u64) {
+    let mut found = vec![0; usize::try_from(written.end - written.start).unwrap_or(0)];
+    let read = file.read_at(&mut found, written.start).unwrap_or(0);
+    if found[..read].iter().any(|&byte| byte != 0) {
+        let _ = file.set_len(written.start).and_then(|()| file.set_len(len));
     }
 }
 
