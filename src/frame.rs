@@ -1,4 +1,5 @@
 //! Frames: one to 65,535 records, written and read all or nothing. All that is ever appended to a segment are frames.
+//! What takes the place of damaged ones is a frame without a record, a [`filler`].
 //!
 //! # Format
 //! A header of 32 bytes, the records, zeros up to a multiple of 8; byte by byte in [`crate::doc::format`].
@@ -13,6 +14,8 @@
 //!
 //! # Thread safety
 //! Plain values and functions.
+
+pub(crate) mod filler;
 
 use std::fmt;
 
@@ -76,8 +79,11 @@ pub(crate) mod attributes {
     pub(crate) const HEADERS: u16 = 1 << 6;
     /// Some record has a client's time.
     pub(crate) const CLIENT_TIME: u16 = 1 << 7;
-    /// Incompatible bits that this version knows. Compression (bits 0 to 2), transactional (3), control (4) and the
-    /// producer extension (5) have their places but no meaning yet.
+    /// A control frame: nothing in it is a user's. So far there is one kind, the [filler](super::filler), which has no
+    /// record; one with records is of a later version.
+    pub(crate) const CONTROL: u16 = 1 << 4;
+    /// Incompatible bits that this version knows in a frame with records. Compression (bits 0 to 2), transactional (3) and
+    /// the producer extension (5) have their places but no meaning yet.
     pub(crate) const KNOWN: u16 = HEADERS | CLIENT_TIME;
 }
 
@@ -333,7 +339,7 @@ pub(crate) struct FrameHeader {
     pub(crate) relative_offset: u32,
     /// The log's time of the append minus the segment's base timestamp, in ms.
     pub(crate) relative_time_ms: u32,
-    /// Number of records, at least 1.
+    /// Number of records: at least 1, but in a [filler](FrameHeader::is_filler).
     pub(crate) record_count: u16,
     /// See [`attributes`].
     pub(crate) attributes: u16,
@@ -372,7 +378,7 @@ impl FrameHeader {
             length: (words[word_of(MAGIC_AT)] >> 8) * ALIGNMENT as u32,
             body_check: words[word_of(BODY_CHECK_AT)],
         };
-        if frame.record_count == 0 || frame.frame_bytes() < MIN_FRAME_BYTES {
+        if (frame.record_count == 0 || frame.frame_bytes() < MIN_FRAME_BYTES) && !frame.has_filler_shape() {
             return Err(FrameFault::Length);
         }
         Ok(frame)
@@ -421,8 +427,7 @@ impl FrameHeader {
     /// knows. Otherwise the log's time, which the header has, is that of all.
     #[inline]
     pub(crate) fn has_times_in_body(&self) -> bool {
-        let unknown = attributes::INCOMPATIBLE & !attributes::KNOWN;
-        self.attributes & (attributes::CLIENT_TIME | unknown) != 0
+        self.attributes & attributes::CLIENT_TIME != 0 || self.unknown_attributes() != 0
     }
 
     /// Verifies the rest of the frame: its check, that its attributes are known, and that records fill it.
@@ -431,11 +436,20 @@ impl FrameHeader {
         if self.body_check != seed.body_check(body, position) {
             return Err(FrameFault::BodyCheck);
         }
-        let unknown = self.attributes & attributes::INCOMPATIBLE & !attributes::KNOWN;
+        if self.is_filler() {
+            return filler::verify_body(body);
+        }
+        let unknown = self.unknown_attributes();
         if unknown != 0 {
             return Err(FrameFault::UnknownAttributes(unknown));
         }
         self.verify_records(frame).ok_or(FrameFault::Structure)
+    }
+
+    /// Attributes that a later version may know and this one doesn't, and without which the body can't be read.
+    #[inline]
+    pub(crate) fn unknown_attributes(&self) -> u16 {
+        if self.is_filler() { 0 } else { self.attributes & attributes::INCOMPATIBLE & !attributes::KNOWN }
     }
 
     /// What follows the header, if `frame` is all there.

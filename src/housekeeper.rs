@@ -31,8 +31,8 @@ pub(crate) enum Background {
     /// Threads, when it is due.
     #[default]
     Threads,
-    /// Whoever takes the steps, due or not: for tests that want everything to happen in the same order twice.
-    #[cfg(any(test, fuzzing))]
+    /// Whoever takes the steps, due or not: for tests that want everything to happen in the same order twice, and for a
+    /// repair, in which nobody takes any.
     Stepped,
 }
 

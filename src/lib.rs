@@ -70,6 +70,9 @@
 //! ([`Batch::skipped`]). What opening found and mended after a crash is in [`Log::recovery`]. A full disk is an error of its
 //! own kind; reading goes on, and so do appends once there is space.
 //!
+//! [`Log::verify`] reads everything and tells what isn't as it was written, also while others use the log.
+//! [`LogOptions::repair`], which nothing calls but you, sets damaged records aside in files of their own.
+//!
 //! # Where to look
 //! | you want to | see |
 //! |---|---|
@@ -97,6 +100,8 @@
 //! | copy records to another topic, or append them again | [`Record::from`](Record#impl-From<RecordRef<'a>>-for-Record<'a>) |
 //! | go on behind a record that can't be dealt with | [`Batch::typed`], [`dead_letter`] |
 //! | know what a crash has done | [`Log::recovery`], [`RecoveryReport`] |
+//! | check that everything is as it was written | [`Log::verify`], [`LogOptions::verify`], [`VerifyReport`] |
+//! | set damaged records aside | [`LogOptions::repair`], [`RepairReport`] |
 //! | test without files | [`LogOptions::in_memory`] |
 //! | watch a log with Prometheus and Grafana | `doc::metrics`, with the feature `metrics` |
 //! | find what you know from Apache Kafka | [`doc::kafka`] |
@@ -121,6 +126,7 @@ mod name;
 mod pattern;
 mod place;
 mod random;
+mod verification;
 mod waiter;
 
 // Files.
@@ -171,10 +177,10 @@ pub use encoding::Bincode;
 pub use encoding::{Encoding, EncodingError, Json, TypedReader, TypedTopic, dead_letter};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{
-    CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, Reset, TopicDescription,
-    TopicOptions,
+    CommittedOffset, GroupDescription, Log, MemberDescription, PartitionDescription, RepairReport, Reset,
+    TopicDescription, TopicOptions,
 };
-pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, Skipped};
+pub use partition::{Batch, Cut, Opening, PartitionRecovery, Records, RecoveryEvent, Removed, RepairAction, Skipped};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use place::{Appended, AppendedRange};
 pub use reader::{CorruptionPolicy, OutOfRangePolicy, PartitionRecords, Reader};
@@ -182,6 +188,7 @@ pub use record::{Headers, OwnedRecord, Payload, Record, RecordRef};
 pub use report::{Finding, RecoveryReport};
 pub use topic::{Partition, Topic};
 pub use topics::RetentionStatus;
+pub use verification::{VerifyFinding, VerifyProgress, VerifyReport};
 
 /// Handles are shared and sent by users: a change that takes this away doesn't compile.
 const _: () = {

@@ -16,6 +16,8 @@ mod describe;
 #[cfg(feature = "metrics")]
 mod gauges;
 mod groups;
+mod repair;
+mod verify;
 
 use std::{
     fmt, io,
@@ -30,6 +32,7 @@ use std::{
 pub use describe::{PartitionDescription, TopicDescription, TopicOptions};
 pub use groups::{CommittedOffset, GroupDescription, MemberDescription, Reset};
 use parking_lot::Mutex;
+pub use repair::RepairReport;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -43,7 +46,7 @@ use crate::{
     json_file,
     partition::{Environment, Flusher, OpenFiles, RecentSegments, Removed},
     report::{Finding, RecoveryReport},
-    storage::{EntryKind, FileSystemClass, Lock, LockOutcome, Storage, fs::FsStorage, sim::SimStorage},
+    storage::{EntryKind, FileSystemClass, Lock, LockOutcome, Storage},
     topic::{Topic, TopicState},
     topics::{Retention, RetentionStatus, TOPICS_DIR, Topics},
 };
@@ -262,8 +265,13 @@ impl Shared {
     }
 
     fn close(&self) -> Result<()> {
+        self.end().1
+    }
+
+    /// Closes the log; answers its lock, which the caller still has, unless it was closed before.
+    fn end(&self) -> (Option<Lock>, Result<()>) {
         let mut lock = self.lock.lock();
-        let Some(held) = lock.take() else { return Ok(()) };
+        let Some(held) = lock.take() else { return (None, Ok(())) };
         self.closed.store(true, Ordering::Release);
         // First, so that no chore meets files that are going.
         self.retention.end();
@@ -274,8 +282,7 @@ impl Shared {
         self.flusher.stop();
         #[cfg(feature = "metrics")]
         self.gauges.update();
-        drop(held);
-        outcome
+        (Some(held), outcome)
     }
 }
 
@@ -293,8 +300,7 @@ impl LogOptions {
     /// Those of [`Log::open`], and [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for an option out of its bounds
     /// or an empty path.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Log> {
-        let storage: Arc<dyn Storage> =
-            if self.in_memory { Arc::new(SimStorage::default()) } else { Arc::new(FsStorage) };
+        let storage = self.storage();
         self.open_on(path.as_ref(), storage, Clock::System)
     }
 

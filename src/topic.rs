@@ -8,7 +8,12 @@
 //! # Thread safety
 //! Any thread may call anything.
 
-use std::{any::Any, fmt, ops::Range, sync::Arc};
+use std::{
+    any::Any,
+    fmt,
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 
@@ -20,6 +25,7 @@ use crate::{
     partitioner::{DefaultPartitioner, Partitioner},
     place::{Appended, AppendedRange},
     record::Record,
+    verification::{Verification, VerifyProgress, VerifyReport},
 };
 
 /// Keeps the log open, whatever it is, as long as a handle lives.
@@ -54,6 +60,22 @@ pub(crate) fn for_all<'a>(
     each: impl Fn(&PartitionLog) -> Result<()>,
 ) -> Result<()> {
     partitions.into_iter().map(|partition| each(partition)).fold(Ok(()), Result::and)
+}
+
+/// Verifies partitions of one topic.
+fn verify<'a>(
+    partitions: impl Iterator<Item = &'a Arc<PartitionLog>>,
+    mut progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+) -> Result<VerifyReport> {
+    let mut verification = Verification::new(&mut progress);
+    let plans: Vec<_> = partitions.map(|log| log.plan_verification(&mut verification)).collect::<Result<_>>()?;
+    for plan in plans {
+        if !verification.is_stopped() {
+            plan.run(&mut verification, None)?;
+        }
+    }
+    verification.tell();
+    Ok(verification.finish())
 }
 
 /// A named topic: records go to its partitions, by key. Cheap to clone; any thread may use it.
@@ -193,6 +215,23 @@ impl Topic {
     /// earlier; [`Closed`](crate::ErrorKind::Closed). All partitions are tried, the first error is answered.
     pub fn flush(&self) -> Result<()> {
         for_all(self.state.partitions.iter(), PartitionLog::flush)
+    }
+
+    /// Reads all records that are there and checks them; see [`Log::verify`](crate::Log::verify).
+    ///
+    /// # Errors
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic), [`Closed`](crate::ErrorKind::Closed),
+    /// [`LimitReached`](crate::ErrorKind::LimitReached).
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.verify_with(|_| ControlFlow::Continue(()))
+    }
+
+    /// As [`verify`](Topic::verify); `progress` is told how far it has come, and can end it.
+    ///
+    /// # Errors
+    /// Those of `verify`.
+    pub fn verify_with(&self, progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>) -> Result<VerifyReport> {
+        verify(self.state.partitions.iter(), progress)
     }
 
     fn append_record(&self, record: &Record<'_>, durability: Option<Durability>) -> Result<Appended> {
@@ -429,6 +468,22 @@ impl Partition {
     /// Those of [`Topic::flush`].
     pub fn flush(&self) -> Result<()> {
         self.log.flush()
+    }
+
+    /// Reads all records that are there and checks them; see [`Log::verify`](crate::Log::verify).
+    ///
+    /// # Errors
+    /// Those of [`Topic::verify`].
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.verify_with(|_| ControlFlow::Continue(()))
+    }
+
+    /// As [`verify`](Partition::verify); `progress` is told how far it has come, and can end it.
+    ///
+    /// # Errors
+    /// Those of `verify`.
+    pub fn verify_with(&self, progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>) -> Result<VerifyReport> {
+        verify(std::iter::once(&self.log), progress)
     }
 
     /// The log start offset: the earliest that can be read.

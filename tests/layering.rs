@@ -14,7 +14,20 @@ use std::{
 const ROWS: [(&str, &[&str]); 8] = [
     (
         "ground",
-        &["error", "place", "name", "pattern", "config", "clock", "waiter", "housekeeper", "figures", "mix", "random"],
+        &[
+            "error",
+            "place",
+            "name",
+            "pattern",
+            "config",
+            "clock",
+            "waiter",
+            "housekeeper",
+            "figures",
+            "mix",
+            "random",
+            "verification",
+        ],
     ),
     ("storage", &["storage"]),
     ("format", &["codec", "record", "frame", "segment_header"]),

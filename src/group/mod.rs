@@ -27,6 +27,7 @@ mod rebalance;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::{
     collections::BTreeMap,
@@ -54,9 +55,10 @@ use crate::{
 pub(crate) use administration::GroupDescription;
 pub(crate) use member::{Joining, Member, Owned, Polling, View};
 pub(crate) use subscription::Subscription;
+pub(crate) use verify::CommitsCheck;
 
 /// The internal topic of groups.
-const OFFSETS_TOPIC: &str = "__offsets";
+pub(crate) const OFFSETS_TOPIC: &str = "__offsets";
 
 /// Size of its segments in bytes. Opening folds at most two of them, some 10 ms; a snapshot should be small beside it,
 /// and takes about 180 bytes for each group and partition.
@@ -146,6 +148,17 @@ impl Groups {
                 closed: false,
             }),
         })
+    }
+
+    /// The partition of `__offsets`.
+    pub(crate) fn partition(&self) -> &Arc<PartitionLog> {
+        &self.partition
+    }
+
+    /// Sees to it that the next open finds a whole snapshot; answers whether there was none. For a repair, when nobody
+    /// else has the log.
+    pub(crate) fn mend(&self) -> Result<bool> {
+        self.state.lock().offsets.mend()
     }
 
     /// Kind `Closed`.

@@ -16,7 +16,7 @@
 //! # Thread safety
 //! Who appends has it alone. Nothing here waits for the device.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 use super::{
     codec::{self, Decoded, Encoded, Undecodable},
@@ -119,6 +119,17 @@ impl Offsets {
         Some(Obsolete { partition: self.partition.clone(), before })
     }
 
+    /// Begins a segment with a snapshot, durably, unless a segment begins with one. To be called before anybody else
+    /// appends.
+    pub(super) fn mend(&mut self) -> Result<bool> {
+        if self.snapshot_at.is_some() || self.partition.start_offset() == 0 {
+            return Ok(false);
+        }
+        self.begin_segment(Durability::Written)?;
+        self.partition.flush()?;
+        Ok(true)
+    }
+
     /// The next append begins a segment.
     #[cfg(test)]
     pub(super) fn forget_order(&mut self) {
@@ -168,7 +179,7 @@ fn record((key, value): &Encoded) -> Record<'_> {
 
 /// Whether what is folded began with a whole snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Snapshot {
+pub(super) enum Snapshot {
     /// So far, so many entries and nothing else.
     Entries(u64),
     Whole,
@@ -178,10 +189,10 @@ enum Snapshot {
 
 /// A table in the making.
 #[derive(Debug)]
-struct Fold {
-    table: Table,
-    snapshot: Snapshot,
-    damage: Vec<Error>,
+pub(super) struct Fold {
+    pub(super) table: Table,
+    pub(super) snapshot: Snapshot,
+    pub(super) damage: Vec<Error>,
 }
 
 impl Default for Fold {
@@ -200,7 +211,7 @@ impl Fold {
                 Ok(None) => return Ok(fold),
                 Ok(Some(run)) => {
                     for record in &Batch::new(vec![run]) {
-                        fold.add(partition, &record)?;
+                        fold.add(partition.dir(), &record)?;
                     }
                 }
                 Err(error) => {
@@ -216,7 +227,7 @@ impl Fold {
     }
 
     /// Folds one record.
-    fn add(&mut self, partition: &PartitionLog, record: &RecordRef<'_>) -> Result<()> {
+    pub(super) fn add(&mut self, dir: &Path, record: &RecordRef<'_>) -> Result<()> {
         match codec::decode(record.key(), record.value()) {
             Ok(Decoded::Entry(group, entry)) => {
                 if let Snapshot::Entries(entries) = &mut self.snapshot {
@@ -236,12 +247,12 @@ impl Fold {
                 self.table.apply(group, change);
             }
             Err(Undecodable::Newer(what)) => {
-                let path = partition.dir().into();
+                let path = dir.into();
                 return Err(Repr::UnsupportedRecord { path, offset: record.offset(), what }.into());
             }
             Err(Undecodable::Malformed) => {
                 let detail = format!("the record at offset {} isn't of a group", record.offset());
-                self.damage.push(Error::corruption(partition.dir(), 0, detail));
+                self.damage.push(Error::corruption(dir, 0, detail));
             }
         }
         Ok(())

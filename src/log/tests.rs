@@ -1,5 +1,6 @@
 mod life;
 mod rebalance;
+mod verify;
 
 use std::sync::atomic::AtomicI64;
 
@@ -11,7 +12,7 @@ use crate::{
     record::Record,
     storage::{
         OpenMode,
-        sim::{Repeat, faults::Operation},
+        sim::{Repeat, SimStorage, faults::Operation},
     },
 };
 

@@ -17,6 +17,7 @@
 
 use std::{
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -161,6 +162,17 @@ impl CheckpointState {
     }
 }
 
+/// What is wrong with a slot.
+#[derive(Debug)]
+pub(crate) enum SlotFault {
+    /// It isn't what was written.
+    Damaged,
+    /// A newer version wrote it.
+    Newer(u32),
+    /// The device doesn't give it.
+    Unreadable(io::Error),
+}
+
 /// Why a state could not be made durable.
 #[derive(Debug)]
 pub(crate) enum CheckpointFault {
@@ -264,6 +276,26 @@ impl Checkpoint {
             deferred: None,
             lost_slot: lost,
         }))
+    }
+
+    /// What is wrong with each of the slots, if something is: where it lies, and what it is.
+    pub(crate) fn slot_faults(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<(Range<u64>, SlotFault)>> {
+        let file = storage.open(&dir.join(FILE_NAME), OpenMode::Read)?;
+        let mut faults = Vec::new();
+        for slot in 0..2 {
+            let mut bytes = [0; SLOT_BYTES];
+            let start = slot * SLOT_DISTANCE;
+            let fault = match file.read_at(&mut bytes, start) {
+                Err(error) => SlotFault::Unreadable(error),
+                Ok(read) => match CheckpointState::intact_version(&bytes[..read]) {
+                    Some(version) if version > VERSION => SlotFault::Newer(version),
+                    _ if CheckpointState::decode(&bytes[..read]).is_some() => continue,
+                    _ => SlotFault::Damaged,
+                },
+            };
+            faults.push((start..start + SLOT_BYTES as u64, fault));
+        }
+        Ok(faults)
     }
 
     /// What counts now.

@@ -182,10 +182,14 @@ impl Cursor {
             if position < readable.end {
                 // SAFETY: this is the published end of the segment.
                 let bytes = unsafe { segment.published(position, readable.end) };
-                return match FrameHeader::decode(bytes, segment.seed, position) {
-                    Ok(header) => Ok(Some(segment.append_time_ms(&header))),
-                    Err(fault) => Err(self.damage(&segment, position, readable.end, fault)),
-                };
+                match FrameHeader::decode(bytes, segment.seed, position) {
+                    Ok(header) if header.is_filler() => {
+                        self.place = Some(Spot::new(segment, position + header.frame_bytes() as u64));
+                        continue;
+                    }
+                    Ok(header) => return Ok(Some(segment.append_time_ms(&header))),
+                    Err(fault) => return Err(self.damage(&segment, position, readable.end, fault)),
+                }
             }
             if !readable.sealed || !self.step_to_next_segment(&segment)? {
                 return Ok(None);
@@ -211,7 +215,7 @@ impl Cursor {
             };
             let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
             let behind = base.saturating_add(header.record_count.into());
-            if behind > next_offset {
+            if behind > next_offset && !header.is_filler() {
                 start.get_or_insert(at);
                 let first = next_offset.max(base);
                 let taken = (behind - first).min(max_records - records);
@@ -330,7 +334,7 @@ impl Cursor {
         // SAFETY: `end` is the published end of the segment.
         let bytes = unsafe { segment.published(0, end) };
         let mut scan = Scan::verified(segment.seed, position);
-        let resume = match scan.next_frame_in(bytes) {
+        let resume = match scan.next_records_in(bytes) {
             Some((_, header)) => segment.header.base_offset.saturating_add(header.relative_offset.into()),
             None => {
                 let segments = self.partition.segments.load();

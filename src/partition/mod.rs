@@ -29,6 +29,7 @@ mod lag;
 mod offset_index;
 mod open_files;
 mod recovery;
+mod repair;
 mod report;
 mod retention;
 mod salvage;
@@ -44,6 +45,7 @@ mod tests;
 mod time_index;
 mod time_lookup;
 mod uncut;
+mod verify;
 mod writer;
 
 use std::{
@@ -67,11 +69,14 @@ pub(crate) use durable::DurableWait;
 pub(crate) use flusher::Flusher;
 pub(crate) use identity::topic_id_of;
 pub(crate) use open_files::OpenFiles;
+pub use repair::RepairAction;
+pub(crate) use repair::repair;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 pub use retention::Removed;
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};
 pub use skipped::Skipped;
+pub(crate) use verify::{ClosedPlan, OpenPlan, Seen};
 
 use self::{
     checkpoint::{Checkpoint, CheckpointFault, CheckpointState},

@@ -35,14 +35,14 @@ use crate::{
 /// An entry is made for a frame that begins this many bytes or more behind the last one that has an entry.
 pub(crate) const INTERVAL_BYTES: u64 = 4096;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"tideidx\x01");
-const ENTRY_BYTES: u64 = 8;
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"tideidx\x01");
+pub(super) const ENTRY_BYTES: u64 = 8;
 
 // Words of the header, each behind the one before it.
 const MAGIC_WORD: usize = 0;
 const SEGMENT_ID: usize = MAGIC_WORD + 1;
 const SEAL: usize = SEGMENT_ID + 1;
-const HEADER_WORDS: usize = SEAL + 1;
+pub(super) const HEADER_WORDS: usize = SEAL + 1;
 
 /// One entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Entry {
         (u64::from(self.relative_offset) << 32) | (self.position / 8)
     }
 
-    fn from_word(word: u64) -> Self {
+    pub(super) fn from_word(word: u64) -> Self {
         Self { relative_offset: (word >> 32) as u32, position: (word & u64::from(u32::MAX)) * 8 }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     partition::{
         Environment, OFFSET_CEILING_STEP, PartitionSpec, RESERVE_STEP_MIN,
-        checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
+        checkpoint::{Checkpoint, CheckpointFault, CheckpointState, CleanMark},
         control::{ControlPage, LogPosition, Previous, PreviousPage},
         offset_index::OffsetIndex,
         report::{Opening, PartitionRecovery, RecoveryEvent},
@@ -72,13 +72,23 @@ pub(crate) struct Opener<'a> {
     pub(crate) spec: &'a PartitionSpec,
     /// Base offsets of the segments there are, ascending.
     pub(crate) bases: Vec<u64>,
+    /// How segments are opened: for reading alone by who only wants to know.
+    pub(crate) mode: OpenMode,
+}
+
+/// The active segment, and where its frames end.
+pub(crate) struct Ending {
+    base: u64,
+    file: Arc<dyn File>,
+    pub(crate) header: SegmentHeader,
+    pub(crate) end: LogPosition,
 }
 
 /// Opens or creates the partition in `dir`.
 pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Result<Recovered> {
     let storage = &*env.storage;
     storage.create_dir_all(dir).map_err(|source| Error::io("create the folder", dir, source))?;
-    let mut opener = Opener { env, dir, spec, bases: Vec::new() };
+    let mut opener = Opener { env, dir, spec, bases: Vec::new(), mode: OpenMode::ReadWrite };
     opener.list()?;
     let mut checkpoint = Checkpoint::open(storage, dir)?;
     if let Some(checkpoint) = &mut checkpoint {
@@ -278,8 +288,8 @@ impl Opener<'_> {
         Segment::create(self.env, self.dir, header, self.spec.segment_file_bytes(), RESERVE_STEP_MIN)
     }
 
-    /// The partition as its clean mark describes it, if that may be believed.
-    fn open_clean(&self, checkpoint: &Checkpoint) -> Result<Option<CleanlyClosed>> {
+    /// Where the clean mark says that the log ends, if it may be believed.
+    pub(crate) fn clean_end(&self, checkpoint: &Checkpoint) -> Result<Option<(CleanMark, Ending)>> {
         if checkpoint.lost_slot().is_some() {
             // It may have been the newer one: of a process that appended, and lost that with the power.
             return Ok(None);
@@ -295,7 +305,13 @@ impl Opener<'_> {
         if mark.end_position < DATA_START || mark.next_offset < header.base_offset {
             return Ok(None);
         }
-        let active = self.map_active(header, path, file, mark.end_position)?;
+        Ok(Some((mark, Ending { base, file, header, end })))
+    }
+
+    /// The partition as its clean mark describes it, if that may be believed.
+    fn open_clean(&self, checkpoint: &Checkpoint) -> Result<Option<CleanlyClosed>> {
+        let Some((mark, Ending { base, file, header, end })) = self.clean_end(checkpoint)? else { return Ok(None) };
+        let active = self.map_active(header, self.path(base), file, mark.end_position)?;
         let mut slots = self.sealed_slots();
         slots.push(Arc::new(SegmentSlot::opened(active.clone())));
         let mut events = Vec::new();
@@ -310,8 +326,9 @@ impl Opener<'_> {
         }))
     }
 
-    /// The partition as the control page describes it, if its files are the page's and the last frames verify.
-    fn resume(&self, previous: &Previous, known: &CheckpointState) -> Result<Option<Unsettled>> {
+    /// Where the control page says that the log ends, if its files are the page's. Whether the last frames verify is for
+    /// the caller to see.
+    pub(crate) fn page_end(&self, previous: &Previous, known: &CheckpointState) -> Result<Option<Ending>> {
         // No check covers the words that move with each append. What can't be is not believed; for what has to be
         // synced nobody but the checkpoint is asked.
         if previous.next_offset > known.offset_ceiling || previous.reserved_in_vain() {
@@ -335,7 +352,14 @@ impl Opener<'_> {
         if u64::from(end.sequence()) != header.sequence || !(DATA_START..=len).contains(&end.file_position()) {
             return Ok(None);
         }
-        let active = self.map_active(header, path, file.clone(), end.file_position())?;
+        Ok(Some(Ending { base, file, header, end }))
+    }
+
+    /// The partition as the control page describes it, if its files are the page's and the last frames verify.
+    fn resume(&self, previous: &Previous, known: &CheckpointState) -> Result<Option<Unsettled>> {
+        let Some(Ending { base, file, header, end }) = self.page_end(previous, known)? else { return Ok(None) };
+        let len = file.len().map_err(|source| Error::io("read the length of", self.path(base), source))?;
+        let active = self.map_active(header, self.path(base), file.clone(), end.file_position())?;
         let Some(tail) = verify_tail(&active, end.file_position()) else { return Ok(None) };
         let mut slots = self.sealed_slots();
         slots.push(Arc::new(SegmentSlot::opened(active.clone())));
@@ -415,9 +439,9 @@ impl Opener<'_> {
         Ok(follows && previous.is_segment(header.segment_id, &*file))
     }
 
-    /// Opens a segment's file for writing. `None` if its header is damaged, which the scan looks into.
+    /// Opens a segment's file. `None` if its header is damaged, which the scan looks into.
     pub(crate) fn intact_file(&self, base: u64) -> Result<Option<(Arc<dyn File>, SegmentHeader)>> {
-        match open_file(self.storage(), &self.path(base), OpenMode::ReadWrite, self.spec, base) {
+        match open_file(self.storage(), &self.path(base), self.mode, self.spec, base) {
             Ok(opened) => Ok(Some(opened)),
             Err(error) if error.kind() == ErrorKind::Corruption => Ok(None),
             Err(error) => Err(error),

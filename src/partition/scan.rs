@@ -152,6 +152,16 @@ impl Scan {
         }
     }
 
+    /// As [`next_frame_in`](Scan::next_frame_in), fillers passed over too: the next frame with records.
+    pub(crate) fn next_records_in(&mut self, bytes: &[u8]) -> Option<(u64, FrameHeader)> {
+        loop {
+            match self.next_frame_in(bytes) {
+                Some((_, header)) if header.is_filler() => {}
+                found => return found,
+            }
+        }
+    }
+
     /// What comes next. The scan then stands behind it, except at the end.
     pub(crate) fn next_in<S: Source>(&mut self, source: &mut S) -> Result<Found, S::Error> {
         let position = self.position;

@@ -324,7 +324,7 @@ impl Segment {
         let last = index.last().map(|entry| entry.position);
         let mut next_entry = last.map_or(DATA_START, |position| position + offset_index::INTERVAL_BYTES);
         let mut scan = Scan::headers(self.seed, last.unwrap_or(DATA_START));
-        while let Some((position, header)) = scan.next_frame_in(bytes) {
+        while let Some((position, header)) = scan.next_records_in(bytes) {
             if position >= next_entry {
                 index.append(Entry { relative_offset: header.relative_offset, position });
                 next_entry = position + offset_index::INTERVAL_BYTES;

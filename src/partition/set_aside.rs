@@ -67,7 +67,7 @@ fn set_tail_aside(
     candidate: &mut Candidate,
     position: u64,
 ) -> Result<Option<PathBuf>> {
-    let file = candidate.open(storage)?;
+    let file = candidate.open(storage, OpenMode::ReadWrite)?;
     let path = &candidate.path;
     let failed = |source| Error::io("set the torn tail aside of", path, source);
     let mut source = FileSource::new(file.clone()).map_err(failed)?;
@@ -94,7 +94,7 @@ fn set_tail_aside(
 ///
 /// A piece at a time, and holes stay holes: what lies behind the end of a log may be a few bytes at the end of a file of
 /// any length.
-fn copy_aside(
+pub(super) fn copy_aside(
     storage: &dyn Storage,
     dir: &Path,
     file: &Arc<dyn File>,
@@ -143,7 +143,12 @@ pub(super) fn give_up_temporary<T>(
 }
 
 /// Whether the file at `path` holds just what the range does.
-fn is_copy(storage: &dyn Storage, path: &Path, file: &Arc<dyn File>, range: &Range<u64>) -> std::io::Result<bool> {
+pub(super) fn is_copy(
+    storage: &dyn Storage,
+    path: &Path,
+    file: &Arc<dyn File>,
+    range: &Range<u64>,
+) -> std::io::Result<bool> {
     let mut held = FileSource::new(storage.open(path, OpenMode::Read)?)?;
     let mut source = FileSource::new(file.clone())?.until(range.end);
     if held.len() != range.end - range.start {

@@ -136,11 +136,11 @@ fn candidates(opener: &Opener<'_>, durable: Option<LogPosition>) -> Result<Vec<C
 
 impl Candidate {
     /// The segment's file.
-    pub(super) fn open(&self, storage: &dyn Storage) -> Result<Arc<dyn File>> {
+    pub(super) fn open(&self, storage: &dyn Storage, mode: OpenMode) -> Result<Arc<dyn File>> {
         if let Some(file) = &self.written {
             return Ok(file.clone());
         }
-        let open = storage.open(&self.path, OpenMode::ReadWrite);
+        let open = storage.open(&self.path, mode);
         open.map_err(|source| Error::io("open the segment", &self.path, source))
     }
 
@@ -179,7 +179,7 @@ impl Survey {
         self.tail.last_time_ms = self.tail.last_time_ms.max(header.base_timestamp_ms);
         self.candidates[at].valid_end = start;
         self.last_valid = (at, start);
-        let file = self.candidates[at].open(opener.storage())?;
+        let file = self.candidates[at].open(opener.storage(), opener.mode)?;
         let scanned = FileSource::new(file).and_then(|source| {
             if source.len() < start {
                 self.note_cut_file(at, &header, source, start)
@@ -278,7 +278,9 @@ impl Survey {
             self.note(at, position..end, "the frame's offset or epoch falls");
             return;
         };
-        self.resume_at(base);
+        if !frame.is_filler() {
+            self.resume_at(base);
+        }
         self.tail = Tail { last_time_ms: behind.last_time_ms.max(self.tail.last_time_ms), ..behind };
         self.candidates[at].valid_end = end;
         self.last_valid = (at, end);

@@ -55,9 +55,9 @@ const EPOCH_AT: usize = GREATEST_AT + size_of::<i64>();
 const COUNT_AT: usize = EPOCH_AT + size_of::<u32>();
 const ENTRIES_CHECK_AT: usize = COUNT_AT + size_of::<u32>();
 const HEADER_CHECK_AT: usize = ENTRIES_CHECK_AT + size_of::<u32>();
-const HEADER_BYTES: usize = HEADER_CHECK_AT + size_of::<u32>();
+pub(super) const HEADER_BYTES: usize = HEADER_CHECK_AT + size_of::<u32>();
 /// A time and a relative offset.
-const ENTRY_BYTES: usize = size_of::<i64>() + size_of::<u32>();
+pub(super) const ENTRY_BYTES: usize = size_of::<i64>() + size_of::<u32>();
 
 /// Some frames that follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,6 +270,7 @@ impl Segment {
         let mut scan = Scan::headers(self.seed, DATA_START);
         loop {
             match scan.next(bytes) {
+                Found::Frame { header, .. } if header.is_filler() => {}
                 Found::Frame { position, header } => {
                     let time_ms = self.greatest_time_of(&header, bytes, position);
                     blocks.extend(builder.add(position, header.relative_offset, time_ms));
@@ -301,9 +302,20 @@ impl Segment {
         if header.verify_body(frame, self.seed, position).is_err() {
             return UNKNOWN_MS;
         }
-        let times = frame::records(header, frame).map(|view| view.client_time_ms.unwrap_or(append_time_ms));
-        times.max().unwrap_or(append_time_ms)
+        greatest_time_of(header, frame, append_time_ms)
     }
+}
+
+/// The greatest time in a frame that is what was written.
+pub(super) fn greatest_time_of(header: &FrameHeader, frame: &[u8], append_time_ms: i64) -> i64 {
+    if header.unknown_attributes() != 0 {
+        return UNKNOWN_MS;
+    }
+    if !header.has_times_in_body() {
+        return append_time_ms;
+    }
+    let times = frame::records(header, frame).map(|view| view.client_time_ms.unwrap_or(append_time_ms));
+    times.max().unwrap_or(append_time_ms)
 }
 
 /// A relative offset as an entry holds it. A greater one is that of no frame.
@@ -316,7 +328,7 @@ fn greatest_ms(blocks: &[Block]) -> i64 {
     blocks.iter().map(|block| block.greatest_ms).max().unwrap_or(i64::MIN)
 }
 
-fn encode(coverage: Coverage, blocks: &[Block]) -> Vec<u8> {
+pub(super) fn encode(coverage: Coverage, blocks: &[Block]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES + blocks.len() * ENTRY_BYTES];
     let (header, entries) = bytes.split_at_mut(HEADER_BYTES);
     for (entry, block) in entries.chunks_exact_mut(ENTRY_BYTES).zip(blocks) {
@@ -339,26 +351,46 @@ fn encode(coverage: Coverage, blocks: &[Block]) -> Vec<u8> {
     bytes
 }
 
-/// What a header says beyond its coverage.
-struct Summary {
-    greatest_ms: i64,
-    count: u32,
-    entries_check: u32,
+/// What a header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Summary {
+    segment_id: u64,
+    end: u64,
+    bond: (u64, u32),
+    pub(super) greatest_ms: i64,
+    pub(super) count: u32,
+    pub(super) entries_check: u32,
 }
 
 impl Summary {
-    /// `None` if the header isn't what was written, or is about something else.
-    fn decode(header: &[u8], coverage: Coverage) -> Option<Self> {
+    /// `None` if the header isn't what was written.
+    pub(super) fn decode(header: &[u8]) -> Option<Self> {
         let (fields, check) = header.split_at_checked(HEADER_CHECK_AT)?;
         let mut reader = Reader::new(fields);
         let magic = reader.array::<{ MAGIC.len() }>()?;
         let (segment_id, successor, end) = (reader.u64()?, reader.u64()?, reader.u64()?);
         let (greatest_ms, epoch) = (reader.i64()?, reader.u32()?);
-        let summary = Self { greatest_ms, count: reader.u32()?, entries_check: reader.u32()? };
+        let (bond, count, entries_check) = ((successor, epoch), reader.u32()?, reader.u32()?);
         let intact = *magic == MAGIC && Reader::new(check).u32()? == crc32fast::hash(fields);
-        let covers =
-            (segment_id, end, (successor, epoch)) == (coverage.segment_id, coverage.end, coverage.bond.fields());
-        (intact && covers).then_some(summary)
+        intact.then_some(Self { segment_id, end, bond, greatest_ms, count, entries_check })
+    }
+
+    /// Whether the file is about just this.
+    pub(super) fn covers(&self, coverage: Coverage) -> bool {
+        (self.segment_id, self.end, self.bond) == (coverage.segment_id, coverage.end, coverage.bond.fields())
+    }
+
+    /// How long the file is.
+    pub(super) fn file_bytes(&self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.count) * ENTRY_BYTES as u64
+    }
+}
+
+impl Block {
+    /// As an entry holds it; `None` if there are too few bytes.
+    pub(super) fn decode(entry: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(entry);
+        Some(Self { greatest_ms: reader.i64()?, relative_offset: reader.u32()? })
     }
 }
 
@@ -380,7 +412,7 @@ fn read_blocks(storage: &dyn Storage, path: &Path, coverage: Coverage) -> Option
         return None;
     }
     let mut reader = Reader::new(&entries);
-    (0..summary.count).map(|_| Some(Block { greatest_ms: reader.i64()?, relative_offset: reader.u32()? })).collect()
+    (0..summary.count).map(|_| Block::decode(reader.bytes(ENTRY_BYTES)?)).collect()
 }
 
 fn open(storage: &dyn Storage, path: &Path, coverage: Coverage) -> Option<(Arc<dyn File>, Summary)> {
@@ -391,7 +423,8 @@ fn open(storage: &dyn Storage, path: &Path, coverage: Coverage) -> Option<(Arc<d
         let file = storage.open(path, OpenMode::Read)?;
         let mut header = [0; HEADER_BYTES];
         let read = file.read_at(&mut header, 0)?;
-        Ok(Summary::decode(&header[..read], coverage).map(|summary| (file, summary)))
+        let summary = Summary::decode(&header[..read]).filter(|summary| summary.covers(coverage));
+        Ok(summary.map(|summary| (file, summary)))
     };
     open().ok().flatten()
 }

@@ -129,6 +129,10 @@ impl Storage for FsStorage {
         lock::lock_exclusive(path)
     }
 
+    fn lock_shared(&self, path: &Path) -> io::Result<LockOutcome> {
+        lock::lock_shared(path)
+    }
+
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
         file_system::file_system(path)
     }

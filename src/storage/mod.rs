@@ -72,6 +72,10 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// The kernel gives the lock back when the process dies; a child started by exec doesn't hold it.
     fn lock_exclusive(&self, path: &Path) -> io::Result<LockOutcome>;
 
+    /// Keeps everybody from taking the exclusive lock on a file that is there, and changes nothing. Several may, where
+    /// the system has such locks. Never waits.
+    fn lock_shared(&self, path: &Path) -> io::Result<LockOutcome>;
+
     /// The file system that an existing folder lies on.
     fn file_system(&self, path: &Path) -> io::Result<FileSystem>;
 
@@ -194,7 +198,7 @@ pub(crate) struct DirEntry {
 /// A held lock; dropping it gives it back.
 pub(crate) type Lock = Box<dyn Any + Send + Sync>;
 
-/// The answer of [`Storage::lock_exclusive`].
+/// The answer of [`Storage::lock_exclusive`] and [`Storage::lock_shared`].
 pub(crate) enum LockOutcome {
     /// Ours until dropped.
     Acquired(Lock),

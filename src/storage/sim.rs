@@ -211,6 +211,14 @@ impl Storage for SimStorage {
         })
     }
 
+    fn lock_shared(&self, path: &Path) -> io::Result<LockOutcome> {
+        let node = self.shared.tree.lock().file(path)?;
+        Ok(match node.try_lock(std::process::id()) {
+            Ok(()) => LockOutcome::Acquired(Box::new(HeldLock(node))),
+            Err(holder) => LockOutcome::Held(Some(holder)),
+        })
+    }
+
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
         match self.shared.tree.lock().entry_kind(path)? {
             Some(_) => Ok(self.shared.machine.lock().file_system.clone()),

@@ -37,11 +37,11 @@ use crate::{
 pub(crate) const TOPICS_DIR: &str = "topics";
 
 /// What the name of a topic's file has behind the topic's.
-const FILE_SUFFIX: &str = ".json";
+pub(super) const FILE_SUFFIX: &str = ".json";
 
 /// What the names of markers, and of folders that are about to go, have at their end. Not longer than [`FILE_SUFFIX`]:
 /// with the longest name before it, it is still a file name.
-const GONE_SUFFIX: &str = ".gone";
+pub(super) const GONE_SUFFIX: &str = ".gone";
 const _: () = assert!(GONE_SUFFIX.len() <= FILE_SUFFIX.len());
 
 /// What the temporary name of a topic's file has before the topic's id.
@@ -146,7 +146,7 @@ impl Topics {
     }
 
     /// What stands before `suffix` in the names of files in the topics' folder, in order.
-    fn names_with(&self, suffix: &str) -> Result<Vec<String>> {
+    pub(super) fn names_with(&self, suffix: &str) -> Result<Vec<String>> {
         let dir = self.topics_dir();
         let entries = self.env.storage.list(&dir).map_err(|source| Error::io("list", &dir, source))?;
         let files = entries.into_iter().filter(|entry| entry.kind == EntryKind::File);

@@ -13,6 +13,7 @@ mod creation;
 mod deletion;
 mod files;
 mod retention;
+mod verify;
 
 use std::{
     collections::BTreeMap,
@@ -40,6 +41,7 @@ use crate::{
 pub(crate) use files::TOPICS_DIR;
 pub(crate) use retention::Retention;
 pub use retention::RetentionStatus;
+pub(crate) use verify::{ClosedPartition, file_finding, unless_deleted};
 
 /// Has others forget what they keep of a deleted topic, by its id. May be called again for the same one.
 pub(crate) type Forget<'a> = &'a dyn Fn(u128) -> Result<()>;
@@ -184,6 +186,11 @@ impl Topics {
     #[cfg(feature = "metrics")]
     pub(crate) fn all(&self) -> Vec<Arc<TopicState>> {
         self.by_name.read().values().cloned().collect()
+    }
+
+    /// What the partitions share.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.env
     }
 
     /// That topics and partitions came or went. To be told of every such change, with no lock of the topics held.

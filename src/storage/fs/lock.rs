@@ -34,6 +34,14 @@ pub(super) fn lock_exclusive(path: &Path) -> io::Result<LockOutcome> {
     Ok(LockOutcome::Acquired(Box::new(HeldLock { file, process_id: std::process::id() })))
 }
 
+/// Takes a lock that excludes the exclusive one, if that is free. Several can have it.
+pub(super) fn lock_shared(path: &Path) -> io::Result<LockOutcome> {
+    match kernel::open_shared(path)? {
+        None => Ok(LockOutcome::Held(read_holder(path))),
+        Some(file) => Ok(LockOutcome::Acquired(Box::new(HeldLock { file, process_id: std::process::id() }))),
+    }
+}
+
 /// A held lock.
 struct HeldLock {
     file: fs::File,
@@ -80,14 +88,24 @@ mod unix {
         options.read(true).write(true).create(true).truncate(false);
         super::sys::never_wait(&mut options);
         let file = options.open(path)?;
-        Ok(try_lock(&file)?.then_some(file))
+        Ok(try_lock(&file, true)?.then_some(file))
+    }
+
+    /// Opens the file for reading and locks it so that nobody else gets the exclusive lock; `None` if somebody has that.
+    pub(super) fn open_shared(path: &Path) -> io::Result<Option<fs::File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true);
+        super::sys::never_wait(&mut options);
+        let file = options.open(path)?;
+        Ok(try_lock(&file, false)?.then_some(file))
     }
 
     /// Locks through the open file description, which newer kernels offer beside the classic locks of a process.
     #[cfg(target_os = "linux")]
-    fn try_lock(file: &fs::File) -> io::Result<bool> {
+    fn try_lock(file: &fs::File, exclusive: bool) -> io::Result<bool> {
+        let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
         loop {
-            let error = match set_lock(file, libc::F_WRLCK) {
+            let error = match set_lock(file, kind) {
                 Ok(()) => return Ok(true),
                 Err(error) => error,
             };
@@ -122,12 +140,16 @@ mod unix {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn try_lock(file: &fs::File) -> io::Result<bool> {
+    fn try_lock(file: &fs::File, exclusive: bool) -> io::Result<bool> {
         use rustix::{
             fs::{FlockOperation, flock},
             io::{Errno, retry_on_intr},
         };
-        match retry_on_intr(|| flock(file, FlockOperation::NonBlockingLockExclusive)) {
+        let operation = match exclusive {
+            true => FlockOperation::NonBlockingLockExclusive,
+            false => FlockOperation::NonBlockingLockShared,
+        };
+        match retry_on_intr(|| flock(file, operation)) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(error.into()),
@@ -152,7 +174,16 @@ mod windows {
     pub(super) fn open_locked(path: &Path) -> io::Result<Option<fs::File>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).share_mode(FILE_SHARE_READ);
-        match options.open(path) {
+        unless_shared(options.open(path))
+    }
+
+    /// Opens the file for reading, so that nobody else can open it for writing; `None` if somebody has.
+    pub(super) fn open_shared(path: &Path) -> io::Result<Option<fs::File>> {
+        unless_shared(fs::OpenOptions::new().read(true).share_mode(FILE_SHARE_READ).open(path))
+    }
+
+    fn unless_shared(opened: io::Result<fs::File>) -> io::Result<Option<fs::File>> {
+        match opened {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION) => Ok(None),
             Err(error) => Err(error),
@@ -190,6 +221,29 @@ mod tests {
         fs::write(&path, "12345678901234567890\n").unwrap();
         let _lock = acquire(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn a_shared_lock_keeps_the_exclusive_one_away_and_changes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("exclusive");
+        let share = || match lock_shared(&path).unwrap() {
+            LockOutcome::Acquired(lock) => Some(lock),
+            LockOutcome::Held(holder) => {
+                assert_eq!(holder, Some(std::process::id()));
+                None
+            }
+        };
+        assert_eq!(lock_shared(&path).err().map(|error| error.kind()), Some(io::ErrorKind::NotFound));
+        let exclusive = acquire(&path).unwrap();
+        assert!(share().is_none());
+        drop(exclusive);
+        fs::write(&path, "17\n").unwrap();
+        let (first, second) = (share().unwrap(), share().unwrap());
+        assert!(acquire(&path).is_none());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "17\n");
+        drop((first, second));
+        assert!(acquire(&path).is_some());
     }
 
     #[cfg(unix)]

@@ -197,6 +197,10 @@ impl Storage for PowerStorage {
         self.inner.lock_exclusive(path)
     }
 
+    fn lock_shared(&self, path: &Path) -> io::Result<LockOutcome> {
+        self.inner.lock_shared(path)
+    }
+
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
         self.inner.file_system(path)
     }

@@ -1,0 +1,313 @@
+//! Verifying and repairing where the device fails, and where the process or the power does.
+
+use std::ops::ControlFlow;
+
+use super::*;
+use crate::{
+    partition::RepairAction,
+    storage::{File, sim::power::PowerStorage},
+    verification::{Verification, VerifyFinding, VerifyReport},
+};
+
+fn options() -> LogOptions {
+    Log::options().segment_bytes(64 << 10)
+}
+
+/// A log with damage of each kind that can be mended: frames amid a segment and at the ends of two, a copy of a header,
+/// indexes, commits. Answers the records that are left.
+fn damaged(storage: &Arc<dyn Storage>) -> Vec<(u64, Vec<u8>)> {
+    let log = options().open_on(Path::new(DIR), storage.clone(), Clock::default()).unwrap();
+    let topic = log.create_topic("orders", TopicConfig::with_partitions(1)).unwrap();
+    for number in 0..170_u64 {
+        topic.append(Record::new(vec![number as u8; 1000])).unwrap();
+    }
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    for offset in [3, 5] {
+        consumer.commit_offsets([("orders", 0, offset)]).unwrap();
+    }
+    drop(consumer);
+    log.close().unwrap();
+    let folder = Path::new(DIR).join("orders-0");
+    let mut segments: Vec<_> = names(&**storage, &folder).into_iter().filter(|name| name.ends_with(".log")).collect();
+    segments.sort();
+    assert_eq!(segments.len(), 3);
+    let paths: Vec<_> = segments.iter().map(|name| folder.join(name)).collect();
+    let end = |path: &Path| storage.open(path, OpenMode::Read).unwrap().len().unwrap();
+    flip(storage, &paths[0], 4192 + 1040 + 700);
+    flip(storage, &paths[0], end(&paths[0]) - 20);
+    flip(storage, &paths[1], 4192);
+    flip(storage, &paths[1], 4192 + 1040);
+    flip(storage, &paths[1], 30);
+    flip(storage, &paths[2], end(&paths[2]) - 20);
+    flip(storage, &paths[1].with_extension("index"), 40);
+    let commits = Path::new(DIR).join("__offsets-0/00000000000000000000.log");
+    let bytes = storage.read(&commits, u64::MAX).unwrap();
+    let last = (0..bytes.len()).rfind(|&at| bytes[at..].starts_with(b"\x01\x07billing")).unwrap();
+    flip(storage, &commits, last as u64);
+    let before = verified(storage);
+    assert_eq!(before.findings().iter().filter(|finding| finding.name() == "corruption").count(), 5, "{before:?}");
+    let lost: Vec<_> = before.findings().iter().filter(|it| it.path().unwrap().starts_with(&folder)).cloned().collect();
+    let is_lost = |offset: u64| lost.iter().filter_map(VerifyFinding::offsets).any(|lost| lost.contains(&offset));
+    (0..170).filter(|&offset| !is_lost(offset)).map(|offset| (offset, vec![offset as u8; 1000])).collect()
+}
+
+fn names(storage: &dyn Storage, dir: &Path) -> Vec<String> {
+    storage.list(dir).unwrap().into_iter().map(|entry| entry.name).collect()
+}
+
+fn flip(storage: &Arc<dyn Storage>, path: &Path, at: u64) {
+    let file = storage.open(path, OpenMode::ReadWrite).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+    file.sync_all().unwrap();
+}
+
+fn verified(storage: &Arc<dyn Storage>) -> VerifyReport {
+    let mut watch = |_: &_| ControlFlow::Continue(());
+    let mut verification = Verification::new(&mut watch);
+    options().verify_on(Path::new(DIR), storage.clone(), &mut verification).unwrap();
+    verification.finish()
+}
+
+fn repair(storage: &Arc<dyn Storage>) -> Result<RepairReport> {
+    options().repair_on(Path::new(DIR), storage.clone(), Clock::default())
+}
+
+/// Every file but the locks and what is a cache, with its content.
+fn contents(storage: &Arc<dyn Storage>) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for folder in ["orders-0", "__offsets-0", "topics"] {
+        let folder = Path::new(DIR).join(folder);
+        for name in names(&**storage, &folder).into_iter().filter(|name| name != "partition.state") {
+            let bytes = storage.read(&folder.join(&name), u64::MAX).unwrap();
+            found.push((folder.join(name), bytes));
+        }
+    }
+    found
+}
+
+/// What a repair has to come to, however often it was stopped.
+fn check_mended(storage: &Arc<dyn Storage>, expected: &[(u64, Vec<u8>)], context: &str) {
+    let report = repair(storage).unwrap_or_else(|error| panic!("{context}: {error}"));
+    assert!(report.after().is_sound(), "{context}: {:?}", report.after());
+    let mended = contents(storage);
+    let again = repair(storage).unwrap();
+    assert!(again.actions().is_empty() && again.recovery().is_clean(), "{context}: {again:?}");
+    assert!(contents(storage) == mended, "{context}: the second repair does nothing");
+    let log = options().open_on(Path::new(DIR), storage.clone(), Clock::default()).unwrap();
+    assert!(log.recovery().is_clean(), "{context}: {:?}", log.recovery());
+    let partition = log.topic("orders").unwrap().partition(0).unwrap();
+    let found: Vec<_> = partition.read_from(0).unwrap().map(|record| record.unwrap()).collect();
+    let found: Vec<_> = found.iter().map(|record| (record.offset(), record.value().unwrap().to_vec())).collect();
+    assert!(found == expected, "{context}: other records");
+    assert_eq!(log.describe_group("billing").unwrap().committed.first().map(|it| it.offset), Some(3), "{context}");
+    assert!(log.verify().unwrap().is_sound());
+    log.close().unwrap();
+}
+
+#[test]
+fn a_repair_that_fails_at_any_operation_can_be_repeated() {
+    let mut total = u64::MAX;
+    let mut n = 0;
+    while n <= total {
+        let sim = SimStorage::default();
+        let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        let expected = damaged(&storage);
+        let before = sim.operations();
+        if n > 0 {
+            sim.fail_nth(n, io::ErrorKind::Other, Repeat::Forever);
+        }
+        let outcome = repair(&storage);
+        if n == 0 {
+            total = sim.operations() - before;
+            assert!(outcome.unwrap().after().is_sound() && total > 50);
+        }
+        sim.heal();
+        check_mended(&storage, &expected, &format!("operation {n} of {total}"));
+        n += 1;
+    }
+}
+
+#[test]
+fn a_repair_that_the_power_ends_at_any_name_can_be_repeated() {
+    for names in 1.. {
+        for loses in [true, false] {
+            let power = PowerStorage::default();
+            let storage: Arc<dyn Storage> = Arc::new(power.clone());
+            let expected = damaged(&storage);
+            power.cut_power(|_| false);
+            power.stop_after(names);
+            let outcome = repair(&storage);
+            let stopped = power.is_stopped();
+            power.cut_power(|_| loses);
+            check_mended(&storage, &expected, &format!("{names} operations on names, lost: {loses}"));
+            if !stopped {
+                assert!(outcome.is_ok());
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn copies_are_exact_and_made_before_anything_changes() {
+    let sim = SimStorage::default();
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    damaged(&storage);
+    let before = contents(&storage);
+    sim.take_trace();
+    let report = repair(&storage).unwrap();
+    let trace = sim.take_trace();
+    let mut copies = 0;
+    for action in report.actions() {
+        let RepairAction::SetAside { file, range, kept_in: Some(copy), .. } = action else { continue };
+        let original = &before.iter().find(|(path, _)| path == file).unwrap().1;
+        let kept = storage.read(copy, u64::MAX).unwrap();
+        assert!(kept == original[range.start as usize..range.end as usize], "{action}");
+        let made = trace.iter().position(|it| it.operation == Operation::Rename && it.path == *copy).unwrap();
+        let is_write = |it: &&crate::storage::sim::Performed| it.operation == Operation::Write && it.path == *file;
+        let synced = |at: usize| trace[..at].iter().any(|it| it.operation == Operation::SyncAll);
+        assert!(synced(made), "the copy is durable before it has its name");
+        assert!(trace[made..].iter().any(|it| is_write(&it)));
+        copies += 1;
+    }
+    assert_eq!(copies, 5);
+}
+
+/// A storage whose device doesn't give some bytes of a file.
+#[derive(Debug)]
+struct BadBlocks {
+    inner: SimStorage,
+    path: PathBuf,
+    bad: std::ops::Range<u64>,
+}
+
+#[derive(Debug)]
+struct BadFile {
+    inner: Arc<dyn File>,
+    bad: std::ops::Range<u64>,
+}
+
+impl Storage for BadBlocks {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+    fn entry_kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        self.inner.entry_kind(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<crate::storage::DirEntry>> {
+        self.inner.list(dir)
+    }
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let inner = self.inner.open(path, mode)?;
+        if path != self.path {
+            return Ok(inner);
+        }
+        Ok(Arc::new(BadFile { inner, bad: self.bad.clone() }))
+    }
+    fn reopen(&self, path: &Path, region: &crate::storage::Region) -> io::Result<Arc<dyn File>> {
+        self.inner.reopen(path, region)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_dir_all(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.sync_dir(path)
+    }
+    fn lock_exclusive(&self, path: &Path) -> io::Result<LockOutcome> {
+        self.inner.lock_exclusive(path)
+    }
+    fn lock_shared(&self, path: &Path) -> io::Result<LockOutcome> {
+        self.inner.lock_shared(path)
+    }
+    fn file_system(&self, path: &Path) -> io::Result<crate::storage::FileSystem> {
+        self.inner.file_system(path)
+    }
+}
+
+impl File for BadFile {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        if position < self.bad.end && position + buffer.len() as u64 > self.bad.start {
+            return Err(io::Error::other("a bad block"));
+        }
+        self.inner.read_at(buffer, position)
+    }
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.inner.write_all_at(bytes, position)
+    }
+    fn reserve(&self, range: std::ops::Range<u64>) -> io::Result<()> {
+        self.inner.reserve(range)
+    }
+    fn start_writeback(&self, range: std::ops::Range<u64>) -> io::Result<()> {
+        self.inner.start_writeback(range)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.inner.sync_all()
+    }
+    fn map(&self, len: u64) -> io::Result<crate::storage::Region> {
+        self.inner.map(len)
+    }
+    fn identity(&self) -> io::Result<Option<crate::storage::FileIdentity>> {
+        self.inner.identity()
+    }
+    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
+        self.inner.next_data(position)
+    }
+}
+
+#[test]
+fn what_the_device_does_not_give_is_a_finding_and_a_repair_leaves_it() {
+    let sim = SimStorage::default();
+    let log = options().open_on(Path::new(DIR), Arc::new(sim.clone()), Clock::default()).unwrap();
+    let topic = log.create_topic("orders", TopicConfig::with_partitions(1)).unwrap();
+    for number in 0..170_u64 {
+        topic.append(Record::new(vec![number as u8; 1000])).unwrap();
+    }
+    log.close().unwrap();
+    let orders = Path::new(DIR).join("orders-0");
+    let segment = orders.join("00000000000000000000.log");
+    let bad = 20480..24576;
+    for (path, bad, expected) in [
+        (segment.clone(), bad.clone(), &["corruption", "unreadable"][..]),
+        (segment.clone(), 0..512, &["unreadable", "segment-header"]),
+        (segment.with_extension("index"), 0..4096, &["unreadable", "index"]),
+        (orders.join("partition.checkpoint"), 4096..8192, &["unreadable"]),
+        (Path::new(DIR).join("topics/orders.json"), 0..4096, &["unreadable"]),
+    ] {
+        let storage: Arc<dyn Storage> =
+            Arc::new(BadBlocks { inner: sim.clone(), path: path.clone(), bad: bad.clone() });
+        let report = verified(&storage);
+        let names = report.findings().iter().map(VerifyFinding::name).filter(|name| *name != "orphaned-folder");
+        let names: Vec<_> = names.collect();
+        assert_eq!(names, expected, "{path:?}: {:?}", report.findings());
+        let unreadable = report.findings().iter().find(|finding| finding.name() == "unreadable").unwrap();
+        assert_eq!(unreadable.path(), Some(&*path));
+        assert!(unreadable.to_string().contains("a bad block"), "{unreadable}");
+        let before = contents(&(Arc::new(sim.clone()) as Arc<dyn Storage>));
+        let error = repair(&storage).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(&*path)));
+        assert!(contents(&(Arc::new(sim.clone()) as Arc<dyn Storage>)) == before, "nothing was done");
+    }
+    let storage: Arc<dyn Storage> = Arc::new(BadBlocks { inner: sim, path: segment, bad: bad.clone() });
+    let report = verified(&storage);
+    let ranges: Vec<_> = report.findings().iter().filter_map(VerifyFinding::range).collect();
+    assert_eq!(ranges[1], bad, "the very block");
+    assert!(ranges[0].start <= bad.start && ranges[0].end >= bad.end && ranges[0].end - ranges[0].start < 8192);
+    assert_eq!(report.records(), 170 - (ranges[0].end - ranges[0].start) / 1040, "the others are read");
+}
