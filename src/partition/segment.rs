@@ -136,7 +136,8 @@ impl Segment {
         Ok(Self::new(header, path, file, region, ACTIVE, Some(index)))
     }
 
-    /// Maps the file of the active segment again, in its full length of at least `file_bytes`.
+    /// Maps the file of the active segment again, in its full length of at least `file_bytes`. Where there isn't even space
+    /// for a length (a copy-on-write file system), as long as it is: the next append then begins a new segment.
     pub(crate) fn open_active(
         header: SegmentHeader,
         path: PathBuf,
@@ -145,8 +146,11 @@ impl Segment {
         env: &Environment,
     ) -> Result<Self> {
         let map = || {
-            let len = file.len()?.max(file_bytes);
-            file.set_len(len)?;
+            let (held, wanted) = (file.len()?, file.len()?.max(file_bytes));
+            let len = match file.set_len(wanted) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => held,
+                outcome => outcome.map(|()| wanted)?,
+            };
             map_for_appends(env, &path, &*file, len)
         };
         let region = map().map_err(|source| Error::io("map the segment", &path, source))?;
