@@ -62,7 +62,8 @@ fn holds_records(storage: &dyn Storage, folder: &Path) -> io::Result<bool> {
 fn is_ours(name: &str) -> bool {
     let Some((stem, extension)) = name.split_once('.') else { return false };
     let is_base_offset = stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit());
-    stem == "partition" || (is_base_offset && ["log", "index", "timeindex", "tmp"].contains(&extension))
+    let extensions = ["log", "index", "timeindex", "tmp", "index.tmp", "timeindex.tmp"];
+    stem == "partition" || (is_base_offset && extensions.contains(&extension))
 }
 
 /// Whether the file holds nothing but zeros from `position` on. Holes aren't read.

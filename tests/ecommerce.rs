@@ -227,7 +227,8 @@ fn aborted_and_without_its_caches_it_ends_like_an_uninterrupted_run() {
             }
         }
     }
-    assert!(caches > 0);
+    // Where appends use `pwrite`, those of segments that aren't sealed live in memory.
+    assert!(caches > 0 || cfg!(tidelog_positional));
     assert_eq!(run(&args).json(), december_json(folder));
     assert_nothing_is_twice(text(data.path()));
 }

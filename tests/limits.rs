@@ -133,8 +133,9 @@ mod linux {
         const ROUNDS: u64 = 6;
         const MAX_OPEN_FILES: usize = 100;
         const MAX_OPEN_SEGMENTS: usize = 50;
-        /// For each partition, and for each segment: what this takes in memory.
-        const PARTITION_BYTES: usize = 8 << 10;
+        /// For each partition, and for each segment: what this takes in memory. Where appends use `pwrite`, a page for its
+        /// control page, one for its index, and the frame that was encoded last are among that.
+        const PARTITION_BYTES: usize = if cfg!(tidelog_positional) { 20 << 10 } else { 8 << 10 };
         const SEGMENT_BYTES: usize = 1 << 10;
         /// Segments that a batch lies in, beside one of each partition.
         const OF_A_BATCH: usize = 1024;

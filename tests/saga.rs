@@ -80,15 +80,27 @@ fn left(data: &Path) -> Left {
 /// What a run prints, but for what it was asked again; and how often that was.
 fn printed(output: &str) -> (String, usize) {
     let (again, rest): (Vec<&str>, Vec<&str>) = output.lines().partition(|line| line.contains("asked again"));
+    let rest: Vec<_> = rest.into_iter().map(comparable).collect();
     (rest.join("\n").trim_end().to_owned(), again.len())
+}
+
+/// A line without the offset it begins with, where offsets jump whenever a process was aborted: appends use `pwrite`, and
+/// no control page outlives it.
+fn comparable(line: &str) -> String {
+    if !cfg!(tidelog_positional) {
+        return line.to_owned();
+    }
+    let words = line.split_whitespace().skip_while(|word| word.parse::<u64>().is_ok());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// What an uninterrupted run prints and leaves behind.
 fn uninterrupted(direction: &[&str]) -> (String, Left) {
     let data = TempDir::new().unwrap();
     let output = run(data.path(), direction).output();
-    assert_eq!(printed(&output), (output.trim_end().to_owned(), 0));
-    (output.trim_end().to_owned(), left(data.path()))
+    let (printed, again) = printed(&output);
+    assert_eq!(again, 0);
+    (printed, left(data.path()))
 }
 
 /// Calls `each` with all items, in as many threads as the machine has processors.
@@ -139,7 +151,7 @@ fn a_trip_that_was_aborted_anywhere_ends_as_if_it_had_not_been() {
                 if ended.status.success() {
                     // A trip that succeeds cancels nothing.
                     assert!(step.contains("cancel"), "{step}");
-                    assert_eq!((ended.output().trim_end(), &left(data.path())), (&*expected.0, &expected.1), "{step}");
+                    assert_eq!((printed(&ended.output()).0, left(data.path())), expected, "{step}");
                     continue;
                 }
                 ended.assert_aborted();

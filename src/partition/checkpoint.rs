@@ -211,8 +211,8 @@ pub(crate) struct Checkpoint {
     settled: bool,
     /// What is to be written before anything is appended.
     deferred: Option<CheckpointState>,
-    /// Whether the other slot was damaged when the file was opened, and hasn't been written since.
-    lost_a_slot: bool,
+    /// What was wrong with the other slot when the file was opened, if it hasn't been written since.
+    lost_slot: Option<String>,
 }
 
 impl Checkpoint {
@@ -226,12 +226,13 @@ impl Checkpoint {
         storage
             .replace(dir, TEMPORARY_NAME, FILE_NAME, &bytes)
             .map_err(|source| Error::io("create the checkpoint", &path, source))?;
-        Ok(Self { path, failed: None, slot: 0, number: 1, state, settled: true, deferred: None, lost_a_slot: false })
+        Ok(Self { path, failed: None, slot: 0, number: 1, state, settled: true, deferred: None, lost_slot: None })
     }
 
     /// Reads the file; `None` if there is none or neither slot is intact, kind `UnsupportedFormat` if one is of a newer
-    /// version. Nothing is written yet: the first
-    /// [`write`](Checkpoint::write) makes sure of the slot that was read.
+    /// version. A slot that the device can't read is lost as a damaged one is, but an error where the other one is lost
+    /// too: it may be sound, and be read another time. Nothing is written yet: the first [`write`](Checkpoint::write)
+    /// makes sure of the slot that was read.
     pub(crate) fn open(storage: &dyn Storage, dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE_NAME);
         let file = match storage.open(&path, OpenMode::Read) {
@@ -240,12 +241,17 @@ impl Checkpoint {
             Err(error) => return Err(Error::io("open the checkpoint", &path, error)),
         };
         let mut best: Option<(u64, u64, CheckpointState)> = None;
-        let mut damaged = false;
+        let (mut lost, mut unreadable) = (None, None);
         for slot in 0..2 {
             let mut bytes = [0; SLOT_BYTES];
-            let read = file
-                .read_at(&mut bytes, slot * SLOT_DISTANCE)
-                .map_err(|source| Error::io("read the checkpoint", &path, source))?;
+            let read = match file.read_at(&mut bytes, slot * SLOT_DISTANCE) {
+                Ok(read) => read,
+                Err(source) => {
+                    lost = Some(format!("slot {slot} can't be read: {source}"));
+                    unreadable = Some(source);
+                    continue;
+                }
+            };
             if let Some(found) = CheckpointState::intact_version(&bytes[..read]).filter(|&found| found > VERSION) {
                 return Err(Repr::UnsupportedFormat { path, found, supported: VERSION }.into());
             }
@@ -254,8 +260,11 @@ impl Checkpoint {
                     best = Some((slot, number, state));
                 }
                 Some(_) => {}
-                None => damaged = true,
+                None => lost = Some(format!("slot {slot} is damaged")),
             }
+        }
+        if let Some(source) = unreadable.filter(|_| best.is_none()) {
+            return Err(Error::io("read the checkpoint", &path, source));
         }
         Ok(best.map(|(slot, number, state)| Self {
             path,
@@ -265,7 +274,7 @@ impl Checkpoint {
             state,
             settled: false,
             deferred: None,
-            lost_a_slot: damaged,
+            lost_slot: lost,
         }))
     }
 
@@ -301,10 +310,10 @@ impl Checkpoint {
     pub(crate) fn write(&mut self, storage: &dyn Storage, state: CheckpointState) -> Result<(), CheckpointFault> {
         self.settle(storage)?;
         self.write_other_slot(storage, state)?;
-        if self.lost_a_slot {
+        if self.lost_slot.is_some() {
             // The ceiling may have gone up by more than what the loss of one slot allows for: into both, then.
             self.write_other_slot(storage, state)?;
-            self.lost_a_slot = false;
+            self.lost_slot = None;
         }
         self.deferred = None;
         Ok(())
@@ -333,9 +342,14 @@ impl Checkpoint {
         self.settled && self.deferred.is_none() && self.state.poisoned
     }
 
-    /// Whether there was another slot that can't be read: it may have been the newer one.
-    pub(crate) fn lost_a_slot(&self) -> bool {
-        self.lost_a_slot
+    /// What is wrong with the other slot, if it can't be read: it may have been the newer one.
+    pub(crate) fn lost_slot(&self) -> Option<&str> {
+        self.lost_slot.as_deref()
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes what counts durable where it stands, unless it is known to be.
@@ -365,8 +379,9 @@ impl Checkpoint {
             .write_all_at(&state.encode(number), slot * SLOT_DISTANCE)
             .map_err(|source| CheckpointFault::Write(Error::io("write the checkpoint", &self.path, source)));
         let outcome = written.and_then(|()| {
-            file.sync_data()
-                .map_err(|source| CheckpointFault::Sync(Error::io("sync the checkpoint", &self.path, source)))
+            // Of kind `Io` whatever it is: see [`PartitionLog::sync_failed`](super::PartitionLog::sync_failed).
+            let failed = |source| Repr::Io { operation: "sync the checkpoint", path: self.path.clone(), source };
+            file.sync_data().map_err(|source| CheckpointFault::Sync(failed(source).into()))
         });
         if outcome.is_err() {
             self.failed = Some(file);

@@ -93,6 +93,10 @@ impl PartitionLog {
             }
             return Err(error);
         }
+        if self.has_torn_tail() {
+            // Nothing was appended. The next open finds it as this one did.
+            return Ok(());
+        }
         active.seal_index(&*self.env.storage);
         let position = end.file_position();
         let segment_id = active.header.segment_id;

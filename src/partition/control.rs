@@ -36,6 +36,8 @@ const PAGE_BYTES: usize = 4096;
 const MAGIC: u64 = u64::from_le_bytes(*b"tidectl\x01");
 /// In its word after a failed sync. Counts whatever else the page says.
 const POISON: u64 = u64::from_le_bytes(*b"poisoned");
+/// In its word while a sync runs: if its process is killed then, nobody knows what came of it.
+const SYNC_RUNS: u64 = u64::from_le_bytes(*b"syncing\0");
 
 // Positions of the words, each behind the one before it. The hot ones have a cache line of their own.
 const MAGIC_WORD: usize = 0;
@@ -44,7 +46,8 @@ const PAGE_IDENTITY: usize = CHECK_WORD + 1;
 const SEGMENT_IDENTITIES: usize = PAGE_IDENTITY + IDENTITY_WORDS;
 const SEGMENT_SLOT_WORDS: usize = 3 + IDENTITY_WORDS;
 const POISONED: usize = SEGMENT_IDENTITIES + 2 * SEGMENT_SLOT_WORDS;
-const COMMIT: usize = (POISONED + 1).next_multiple_of(8);
+const SYNCING: usize = POISONED + 1;
+const COMMIT: usize = (SYNCING + 1).next_multiple_of(8);
 const NEXT_OFFSET: usize = COMMIT + 1;
 const RESERVED: usize = NEXT_OFFSET + 1;
 const SLEEPERS: usize = (RESERVED + 1).next_multiple_of(8);
@@ -96,6 +99,8 @@ pub(crate) struct Previous {
     pub(crate) next_offset: u64,
     /// Nothing was ever stored at or behind this place.
     pub(crate) reserved: LogPosition,
+    /// A sync was running.
+    pub(crate) was_syncing: bool,
     /// The id of the segment that the commit word names, and who its file is.
     pub(crate) segment_id: u64,
     segment_identity: [u64; IDENTITY_WORDS],
@@ -173,6 +178,7 @@ impl ControlPage {
             committed,
             next_offset: words[NEXT_OFFSET],
             reserved: LogPosition::from_word(words[RESERVED]),
+            was_syncing: words[SYNCING] == SYNC_RUNS,
             segment_id,
             segment_identity: identity.try_into().ok()?,
         })
@@ -181,8 +187,8 @@ impl ControlPage {
     /// Maps the page for a partition that was just recovered or created, and fills it anew; a mark of poison goes only
     /// if `poisoned` is unset.
     ///
-    /// With `believed` set (this very page told where the log ends) all but the count of sleepers stays, and so a
-    /// process that is killed from here on leaves a page to believe. Otherwise nobody believes it until
+    /// With `believed` set (this very page told where the log ends) all but the count of sleepers, and that a sync was
+    /// running, stays, and so a process that is killed from here on leaves a page to believe. Otherwise nobody believes it until
     /// [`make_valid`](ControlPage::make_valid).
     ///
     /// Where the disk is too full even for this page, it lives in plain memory: a killed process then costs a scan.
@@ -204,7 +210,7 @@ impl ControlPage {
         let region = region.map_err(|source| Error::io("map the control page", &path, source))?;
         let page = Self { region: region.0 };
         for (at, word) in page.region.words().iter().enumerate() {
-            let stays = believed && at != SLEEPERS || poisoned && at == POISONED;
+            let stays = believed && at != SLEEPERS && at != SYNCING || poisoned && at == POISONED;
             if !stays {
                 word.store(0, Ordering::SeqCst);
             }
@@ -219,6 +225,15 @@ impl ControlPage {
     /// Marks that a sync failed for the next open, whether there is a page yet or not, and wherever it lives. Where that
     /// fails too, nothing more can be done.
     pub(crate) fn leave_poisoned(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+        Self::leave(storage, dir, POISONED, POISON)
+    }
+
+    /// Marks that a sync begins, before there is a page to say so.
+    pub(crate) fn leave_syncing(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+        Self::leave(storage, dir, SYNCING, SYNC_RUNS)
+    }
+
+    fn leave(storage: &dyn Storage, dir: &Path, at: usize, word: u64) -> io::Result<()> {
         let path = dir.join(FILE_NAME);
         let mode = match storage.entry_kind(&path)? {
             Some(EntryKind::File) => OpenMode::ReadWrite,
@@ -228,7 +243,7 @@ impl ControlPage {
         if file.len()? != PAGE_BYTES as u64 {
             file.set_len(PAGE_BYTES as u64)?;
         }
-        file.write_all_at(&POISON.to_le_bytes(), POISONED as u64 * 8)
+        file.write_all_at(&word.to_le_bytes(), at as u64 * 8)
     }
 
     fn map(storage: &dyn Storage, path: &Path, persistent: bool) -> io::Result<(Region, Option<FileIdentity>)> {
@@ -329,6 +344,12 @@ impl ControlPage {
     /// Marks that a sync failed; the mark outlives the process.
     pub(crate) fn set_poisoned(&self) {
         self.word(POISONED).store(POISON, Ordering::SeqCst);
+    }
+
+    /// Marks that a sync begins, or has come to its end, whichever. Between the two its failure may be known to the kernel
+    /// alone, which tells it once: to a process that doesn't live to hear it.
+    pub(crate) fn set_syncing(&self, runs: bool) {
+        self.word(SYNCING).store(if runs { SYNC_RUNS } else { 0 }, Ordering::SeqCst);
     }
 
     /// Tells who the file of the segment `sequence` is. To be called before the commit word names it.

@@ -10,7 +10,7 @@
 //! - After a failed sync nothing is appended any more: see [`PartitionLog::poison`].
 //!
 //! # Thread safety
-//! Everything is shared freely. Locks are taken in this order: leftovers, writer, then sync state, then agenda of the
+//! Everything is shared freely. Locks are taken in this order: leftovers, torn tail, writer, then sync state, then agenda of the
 //! flusher or queue of the [open files](open_files); the checkpoint's is taken with none of these held but the first (and
 //! by who poisons, who may have the writer's). With that of a segment's times, or of the flusher's visits, no other one is
 //! taken.
@@ -44,6 +44,7 @@ mod survey;
 mod tests;
 mod time_index;
 mod time_lookup;
+mod uncut;
 mod verify;
 mod writer;
 
@@ -83,6 +84,7 @@ use self::{
     control::{ControlPage, LogPosition},
     recovery::Recovered,
     segment::{Segment, SegmentSlot},
+    set_aside::TornTail,
     time_index::Bond,
     writer::Writer,
 };
@@ -182,6 +184,8 @@ pub(crate) struct PartitionLog {
     /// segments, one thread at a time: who does so syncs, and may so wake a task that closes or deletes the partition, or
     /// removes more, before it goes on. The list itself is borrowed for moments only.
     leftovers: ReentrantMutex<RefCell<Vec<PathBuf>>>,
+    /// A torn tail that couldn't be set aside yet.
+    torn: Mutex<Option<TornTail>>,
     poison: OnceLock<Arc<str>>,
 }
 
@@ -211,7 +215,8 @@ impl PartitionLog {
         control.set_reserved(end);
         let behind = next_offset.saturating_sub(active.header.base_offset);
         active.times.begin(end.file_position(), behind, Some(Bond::Epoch(state.epoch)));
-        let writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
+        let mut writer = Writer::new(active.clone(), end, next_offset, recovered.last_time_ms);
+        writer.uncut = recovered.torn.is_some();
         let partition = Arc::new(Self {
             env: env.clone(),
             figures: env.figures.partition(&spec.topic, spec.number),
@@ -237,6 +242,7 @@ impl PartitionLog {
             life: AtomicU8::new(Life::Open as u8),
             finished: AtomicBool::new(false),
             leftovers: ReentrantMutex::default(),
+            torn: Mutex::new(recovered.torn),
             poison: OnceLock::new(),
             control,
             spec: Arc::new(spec),
@@ -244,7 +250,9 @@ impl PartitionLog {
         if let Some(reason) = recovered.poison {
             partition.poison(&reason);
         }
-        partition.control.make_valid();
+        if !partition.has_torn_tail() {
+            partition.control.make_valid();
+        }
         partition.close_clean_handle();
         env.flusher.add(&partition);
         Ok((partition, recovered.report))
@@ -426,9 +434,11 @@ impl PartitionLog {
     fn start_writeback(&self) {
         let (durable, end) = (self.control.durable(), self.control.committed());
         let from = if durable.sequence() == end.sequence() { durable.file_position() } else { 0 };
-        if let Some(active) = self.sync.lock().unsynced.last().filter(|_| durable < end).cloned() {
-            // A hint; if it fails, so will the sync behind it.
-            let _ = active.file.get().map(|file| file.start_writeback(from..end.file_position()));
+        let Some(active) = self.sync.lock().unsynced.last().filter(|_| durable < end).cloned() else { return };
+        let started = active.file.get().map_or(Ok(()), |file| file.start_writeback(from..end.file_position()));
+        if let Err(source) = started {
+            // What it has failed to write may count as clean by now, and a sync that comes behind would be none the wiser.
+            let _ = self.sync_failed(&active.path, source);
         }
     }
 
@@ -503,6 +513,7 @@ impl PartitionLog {
             end_offset = self.base_offset_behind(last).unwrap_or(0);
         }
         let timer = Timer::start();
+        self.control.set_syncing(true);
         for segment in segments {
             // Where there is no handle, everything is on the device (see `segment_file`).
             if let Some(file) = segment.file.get() {
@@ -512,6 +523,7 @@ impl PartitionLog {
         if folder_changed {
             self.sync_folder()?;
         }
+        self.control.set_syncing(false);
         self.figures.synced(timer);
         {
             // Who waits looks at the position with this lock held, and at the offset afterwards: it sees both or neither.
@@ -541,8 +553,10 @@ impl PartitionLog {
         })
     }
 
+    /// Poisons. The error is of kind `Io` also where the device had no space (a thin one, a loop on a full disk): that of
+    /// kind `StorageFull` says that nothing has changed.
     fn sync_failed(&self, path: &Path, source: std::io::Error) -> Error {
-        let error = Error::io("sync", path, source);
+        let error = Error::from(Repr::Io { operation: "sync", path: path.into(), source });
         self.poison(&error.to_string());
         error
     }

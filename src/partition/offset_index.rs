@@ -28,6 +28,7 @@ use std::{
 
 use crate::{
     error::{Error, Result, is_out_of_files},
+    partition::segment::TEMPORARY_EXTENSION,
     storage::{EntryKind, File, OpenMode, Region, Storage, anonymous_region},
 };
 
@@ -90,14 +91,13 @@ impl OffsetIndex {
     ) -> Result<Self> {
         let len = index_bytes(segment_bytes);
         let index = if persistent {
-            let open = || {
-                let file = new_file(storage, path)?;
+            let make = |file: &dyn File| {
                 file.set_len(len)?;
                 let reserved = pages(index_bytes(used_bytes)).min(len);
                 file.reserve(0..reserved)?;
                 Ok(Self::new(file.map(len)?, true, reserved))
             };
-            open().map_err(|source| Error::io("create the index", path, source))?
+            replace_file(storage, path, make).map_err(|source| Error::io("create the index", path, source))?
         } else {
             Self::in_memory(segment_bytes).map_err(|source| Error::io("map memory for the index", path, source))?
         };
@@ -182,6 +182,23 @@ impl OffsetIndex {
         Some(index)
     }
 
+    /// A copy in memory of an index as [`seal`](OffsetIndex::seal) leaves it, for the segment of which `end` bytes are used.
+    /// Empty if there is none.
+    pub(crate) fn load_active(
+        storage: &dyn Storage,
+        path: &Path,
+        segment_id: u64,
+        segment_bytes: u64,
+        end: u64,
+    ) -> Result<Self> {
+        let index = Self::create(storage, path, segment_id, segment_bytes, end, false)?;
+        if let Ok(Some(sealed)) = Self::open_sealed(storage, path, segment_id) {
+            let entries = sealed.entries().iter().map(|word| Entry::from_word(word.load(Ordering::Relaxed)));
+            entries.take_while(|entry| entry.position < end).for_each(|entry| index.append(entry));
+        }
+        Ok(index)
+    }
+
     /// The index in a file, and the handle that it was mapped through; `None` if it isn't this segment's.
     fn open(
         storage: &dyn Storage,
@@ -256,9 +273,10 @@ impl OffsetIndex {
     }
 
     /// Writes down how many entries there are and cuts the file behind them. Errors don't matter: an unsealed index is
-    /// rebuilt by whoever needs it.
+    /// rebuilt by whoever needs it. One that lives in memory is written down.
     pub(crate) fn seal(&self, storage: &dyn Storage, path: &Path) {
         if !self.persistent {
+            let _ = self.save(storage, path);
             return;
         }
         let Ok(file) = storage.reopen(path, &self.region) else { return };
@@ -272,7 +290,7 @@ impl OffsetIndex {
         self.word(SEAL, seal(self.entries()));
         let words = &self.region.words()[..HEADER_WORDS + self.entries().len()];
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
-        new_file(storage, path)?.write_all_at(&bytes, 0)
+        replace_file(storage, path, |file| file.write_all_at(&bytes, 0))
     }
 
     fn word(&self, at: usize, value: u64) {
@@ -280,12 +298,26 @@ impl OffsetIndex {
     }
 }
 
-/// An empty file in place of what the path holds.
-pub(crate) fn new_file(storage: &dyn Storage, path: &Path) -> io::Result<Arc<dyn File>> {
-    if storage.entry_kind(path)?.is_some() {
-        storage.remove_file(path)?;
+/// Puts a new file, made by `fill`, in the place of what the path holds. What is there stays until the new one is
+/// complete: an index that can't be made anew, for lack of descriptors or of space, is better than none.
+pub(crate) fn replace_file<T>(
+    storage: &dyn Storage,
+    path: &Path,
+    fill: impl FnOnce(&dyn File) -> io::Result<T>,
+) -> io::Result<T> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_extension(format!("{extension}.{TEMPORARY_EXTENSION}"));
+    // Not emptied, which would follow a link.
+    if storage.entry_kind(&temporary)?.is_some() {
+        storage.remove_file(&temporary)?;
     }
-    storage.open(path, OpenMode::CreateNew)
+    let make = || {
+        let filled = fill(&*storage.open(&temporary, OpenMode::CreateNew)?)?;
+        storage.rename(&temporary, path)?;
+        Ok(filled)
+    };
+    // What was written of it takes space for nothing.
+    make().inspect_err(|_| drop(storage.remove_file(&temporary)))
 }
 
 /// The most that the index of a segment of this size takes, header included.

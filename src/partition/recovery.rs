@@ -26,7 +26,7 @@ use crate::{
     partition::{
         Environment, OFFSET_CEILING_STEP, PartitionSpec, RESERVE_STEP_MIN,
         checkpoint::{Checkpoint, CheckpointFault, CheckpointState, CleanMark},
-        control::{ControlPage, LogPosition, Previous},
+        control::{ControlPage, LogPosition, Previous, PreviousPage},
         offset_index::OffsetIndex,
         report::{Opening, PartitionRecovery, RecoveryEvent},
         salvage,
@@ -34,6 +34,7 @@ use crate::{
         segment::{
             self, Segment, SegmentSlot, TEMPORARY_EXTENSION, index_path, open_file, remove_indexes, segment_path,
         },
+        set_aside::TornTail,
     },
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::{EntryKind, File, OpenMode, Storage},
@@ -51,6 +52,8 @@ pub(crate) struct Recovered {
     pub(crate) checkpoint: Checkpoint,
     /// Why the partition takes no appends, if so.
     pub(crate) poison: Option<String>,
+    /// What has to be set aside before the first append.
+    pub(crate) torn: Option<TornTail>,
     pub(crate) report: PartitionRecovery,
 }
 
@@ -96,7 +99,21 @@ pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Resul
         }
         opener.remove_deleted(checkpoint)?;
     }
+    let lost_slot = checkpoint.as_ref().and_then(lost_slot_event);
     let page = ControlPage::read_previous(storage, dir)?;
+    let mut recovered = recover(opener, checkpoint, &page)?;
+    recovered.report.events.extend(lost_slot);
+    Ok(recovered)
+}
+
+/// What there is to tell of a checkpoint of which only one slot is left.
+fn lost_slot_event(checkpoint: &Checkpoint) -> Option<RecoveryEvent> {
+    let detail = checkpoint.lost_slot()?.to_owned();
+    Some(RecoveryEvent::CheckpointSlotLost { file: checkpoint.path().to_owned(), detail })
+}
+
+/// Finds the end of the log in one of the three ways.
+fn recover(opener: Opener<'_>, checkpoint: Option<Checkpoint>, page: &PreviousPage) -> Result<Recovered> {
     let checkpoint = match checkpoint {
         None if opener.bases.is_empty() => return opener.create(),
         Some(checkpoint) if !checkpoint.state().poisoned && !page.poisoned => {
@@ -113,7 +130,9 @@ pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Resul
         }
         other => other,
     };
-    salvage::open(opener, checkpoint, page.poisoned)
+    // A sync that its process didn't see the end of may have failed.
+    let poisoned = page.poisoned || page.believed.is_some_and(|previous| previous.was_syncing);
+    salvage::open(opener, checkpoint, poisoned)
 }
 
 /// A partition that was found by its clean mark; wants only its checkpoint.
@@ -136,6 +155,7 @@ impl CleanlyClosed {
             last_time_ms: self.last_time_ms,
             checkpoint,
             poison: None,
+            torn: None,
             report: self.report,
         }
     }
@@ -150,6 +170,7 @@ pub(crate) struct Unsettled {
     pub(crate) opening: Opening,
     pub(crate) events: Vec<RecoveryEvent>,
     pub(crate) poison: Option<String>,
+    pub(crate) torn: Option<TornTail>,
 }
 
 impl Opener<'_> {
@@ -246,6 +267,7 @@ impl Opener<'_> {
             next_offset: 0,
             checkpoint,
             poison: None,
+            torn: None,
             report: self.report(Opening::Created, Vec::new()),
         })
     }
@@ -268,7 +290,7 @@ impl Opener<'_> {
 
     /// Where the clean mark says that the log ends, if it may be believed.
     pub(crate) fn clean_end(&self, checkpoint: &Checkpoint) -> Result<Option<(CleanMark, Ending)>> {
-        if checkpoint.lost_a_slot() {
+        if checkpoint.lost_slot().is_some() {
             // It may have been the newer one: of a process that appended, and lost that with the power.
             return Ok(None);
         }
@@ -339,18 +361,71 @@ impl Opener<'_> {
         let len = file.len().map_err(|source| Error::io("read the length of", self.path(base), source))?;
         let active = self.map_active(header, self.path(base), file.clone(), end.file_position())?;
         let Some(tail) = verify_tail(&active, end.file_position()) else { return Ok(None) };
+        let mut slots = self.sealed_slots();
+        slots.push(Arc::new(SegmentSlot::opened(active.clone())));
+        let in_doubt = match previous.was_syncing {
+            true => self.in_doubt(known.durable, &slots, &active, end.file_position())?,
+            false => Vec::new(),
+        };
+        if !in_doubt.iter().all(Doubt::verifies) {
+            return Ok(None);
+        }
         let bound =
             if previous.reserved.sequence() == end.sequence() { previous.reserved.file_position() } else { len };
         zero_behind(&file, end.file_position(), bound)
             .map_err(|source| Error::io("zero the space behind the end of", &active.path, source))?;
-        let mut slots = self.sealed_slots();
-        slots.push(Arc::new(SegmentSlot::opened(active.clone())));
         let tail = Tail { next_offset: tail.next_offset.max(previous.next_offset), ..tail };
+        // Where there is no space for the mark there is no page, and nobody believes one.
+        let _ = ControlPage::leave_syncing(self.storage(), self.dir);
         let poison = self.sync_from(known.durable, &slots).err().map(|error| error.to_string());
         if poison.is_some() {
             let _ = ControlPage::leave_poisoned(self.storage(), self.dir);
+        } else if !in_doubt.iter().all(Doubt::is_on_device) {
+            return Ok(None);
         }
-        Ok(Some(Unsettled { slots, active, end, tail, opening: Opening::Resumed, events: Vec::new(), poison }))
+        Ok(Some(Unsettled {
+            slots,
+            active,
+            end,
+            tail,
+            opening: Opening::Resumed,
+            events: Vec::new(),
+            poison,
+            torn: None,
+        }))
+    }
+
+    /// What a sync was at that its process didn't see the end of. If it has failed, all of that counts as clean, no later
+    /// sync would write it, and none would tell.
+    fn in_doubt(
+        &self,
+        durable: LogPosition,
+        slots: &[Arc<SegmentSlot>],
+        active: &Segment,
+        end: u64,
+    ) -> Result<Vec<Doubt>> {
+        // What the last frames say was durable when they were written saves reading all behind the checkpoint's mark.
+        let claimed = claimed_durable(active, end);
+        let (mut doubts, mut next) = (Vec::new(), None::<SegmentHeader>);
+        for slot in slots.iter().rev() {
+            let open = slot.held_file().map_or_else(|| self.storage().open(&slot.path, OpenMode::Read), Ok);
+            let file = open.map_err(|source| Error::io("open the segment", &slot.path, source))?;
+            let header = slot.header(self.storage(), self.spec)?;
+            let end = next.map_or(Some(end), |next| {
+                let before = next.predecessor.filter(|before| before.segment_id == header.segment_id)?;
+                Some(before.end_position)
+            });
+            let reached = header.sequence <= durable.sequence().into();
+            let mark = if header.sequence == u64::from(durable.sequence()) { durable.file_position() } else { 0 };
+            let claimed = claimed.filter(|_| next.is_none());
+            let start = mark.max(claimed.unwrap_or(0)).max(DATA_START);
+            doubts.push(Doubt { file, header, start, end: end.unwrap_or(u64::MAX) });
+            if reached || claimed.is_some() {
+                break;
+            }
+            next = Some(header);
+        }
+        Ok(doubts)
     }
 
     /// Whether the last segment is the empty successor of the one that the page names as active.
@@ -381,11 +456,9 @@ impl Opener<'_> {
         file: Arc<dyn File>,
         end: u64,
     ) -> Result<Arc<Segment>> {
-        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes(), &self.env.open_files)?;
+        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes(), self.env)?;
         let index = self.active_index(&segment, end)?;
-        if index.last().is_none() {
-            segment.fill_index(&index, end);
-        }
+        segment.fill_index(&index, end);
         segment.set_index(index);
         Ok(Arc::new(segment))
     }
@@ -396,11 +469,12 @@ impl Opener<'_> {
         let path = index_path(&segment.path);
         let (id, len) = (segment.header.segment_id, segment.region.len() as u64);
         let make = |persistent| OffsetIndex::create(self.storage(), &path, id, len, end, persistent);
+        let ours = |index: &OffsetIndex| index.last().is_none_or(|entry| segment.names_a_frame(entry, end));
         if self.env.positional_appends {
-            return make(false);
+            let loaded = OffsetIndex::load_active(self.storage(), &path, id, len, end)?;
+            return if ours(&loaded) { Ok(loaded) } else { make(false) };
         }
-        let found = OffsetIndex::open_active(self.storage(), &path, id, len, end)
-            .filter(|index| index.last().is_none_or(|entry| segment.names_a_frame(entry, end)));
+        let found = OffsetIndex::open_active(self.storage(), &path, id, len, end).filter(ours);
         match found.map_or_else(|| make(true), Ok) {
             Err(error) if error.kind() == ErrorKind::StorageFull => make(false),
             outcome => outcome,
@@ -488,6 +562,7 @@ impl Unsettled {
             last_time_ms: self.tail.last_time_ms,
             checkpoint,
             poison: self.poison,
+            torn: self.torn,
             report: opener.report(self.opening, self.events),
         }
     }
@@ -506,6 +581,48 @@ pub(crate) fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
             Found::End { position } => return (position == end && source.len() == end).then_some(tail),
             Found::Damage { .. } => return None,
         }
+    }
+}
+
+/// What the last frames say was durable when they were written, if that lies in the same segment.
+fn claimed_durable(segment: &Segment, end: u64) -> Option<u64> {
+    let start = segment.index().and_then(|index| index.last()).map_or(DATA_START, |entry| entry.position);
+    let mut source = FileSource::new(segment.file.get()?).ok()?.until(end);
+    let mut scan = Scan::verified(segment.seed, start);
+    let mut claimed = None;
+    while let Ok(Found::Frame { position, header }) = scan.next_in(&mut source) {
+        claimed = claimed.max(header.durable_position(position).filter(|&durable| durable >= DATA_START));
+    }
+    claimed
+}
+
+/// Frames of which it isn't known whether they are on the device.
+struct Doubt {
+    file: Arc<dyn File>,
+    header: SegmentHeader,
+    start: u64,
+    end: u64,
+}
+
+impl Doubt {
+    /// Whether they are what was written, as far as the page cache goes.
+    fn verifies(&self) -> bool {
+        let Ok(source) = FileSource::new(self.file.clone()) else { return false };
+        let mut source = source.until(self.end);
+        let mut scan = Scan::verified(self.header.frame_seed(), self.start);
+        loop {
+            match scan.next_in(&mut source) {
+                Ok(Found::Frame { .. }) => {}
+                Ok(Found::End { position }) => return position == self.end,
+                Ok(Found::Damage { .. }) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Whether the device has the same; and the header, if it may not have had that before.
+    fn is_on_device(&self) -> bool {
+        let start = if self.start == DATA_START { 0 } else { self.start };
+        self.file.is_on_device(start..self.end).unwrap_or(false)
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
 
 use super::{
     Environment, PartitionSpec,
-    offset_index::{self, Entry, OffsetIndex, new_file},
+    offset_index::{self, Entry, OffsetIndex, replace_file},
     recovery::zero_behind,
     scan::{FileSource, Found, Scan, Source, first_nonzero},
     segment::{index_path, time_index_path},
@@ -229,7 +229,8 @@ impl Repair<'_> {
             index.save(storage, &path)?;
             let Some(successor) = segment.successor else { return Ok(()) };
             let coverage = Coverage { segment_id: header.segment_id, end, bond: Bond::Successor(successor) };
-            new_file(storage, &times)?.write_all_at(&time_index::encode(coverage, &blocks), 0)
+            let bytes = time_index::encode(coverage, &blocks);
+            replace_file(storage, &times, |file| file.write_all_at(&bytes, 0))
         };
         save().map_err(|source| Error::io("write the index", &path, source))
     }

@@ -64,6 +64,14 @@ pub enum RecoveryEvent {
     /// Writes had reached the device out of order: valid frames lay behind a hole. So that what is lost is a suffix
     /// and no hole, all behind the hole was copied aside and cut.
     ReorderedTail(Cut),
+    /// The tail is torn, and couldn't be copied aside: there was no space, mostly. It was left as it is, and nothing is
+    /// read behind `cut.position`; the first append that finds space copies and cuts it.
+    UncutTail {
+        /// What is to be cut; it is kept nowhere else yet.
+        cut: Cut,
+        /// Why it wasn't.
+        detail: String,
+    },
     /// Bytes that had been acknowledged as durable are not what was written. They were left as they are; reading
     /// answers an error there and can go on behind.
     Corruption {
@@ -86,6 +94,14 @@ pub enum RecoveryEvent {
     CheckpointLost {
         /// The next offset to be assigned.
         next_offset: u64,
+    },
+    /// One of the two slots of the checkpoint can't be read. The other one counts, and no offset is used twice if the
+    /// lost one was newer.
+    CheckpointSlotLost {
+        /// The checkpoint.
+        file: PathBuf,
+        /// What is wrong with it.
+        detail: String,
     },
     /// An earlier sync had failed. What wasn't known to be on the device was written anew.
     Rewritten {
@@ -117,6 +133,12 @@ impl fmt::Display for RecoveryEvent {
         match self {
             Self::TornTail(cut) => write!(f, "torn tail: {cut}"),
             Self::ReorderedTail(cut) => write!(f, "reordered tail: {cut}"),
+            Self::UncutTail { cut, detail } => {
+                write!(f, "torn tail, left as it is for now: {detail}; to be cut: {cut}")
+            }
+            Self::CheckpointSlotLost { file, detail } => {
+                write!(f, "one slot of {} is lost, the other one counts: {detail}", file.display())
+            }
             Self::Corruption { file, range, offsets, detail } => write!(
                 f,
                 "{} is damaged from position {} to {}: {detail}; offsets {} to {} can't be read",

@@ -16,17 +16,18 @@
 //! offsets behind.
 //!
 //! # Invariants
-//! - What is cut is copied aside, durably, before a byte of it changes.
+//! - What is cut is copied aside, durably, before a byte of it changes. Where there is no space for that it stays, and is
+//!   cut before the first append (see [`uncut`](super::uncut)): a full disk keeps nobody from reading.
 //! - A crash anywhere in here leaves a partition for which the same rule finds the same S and X, or for which the cut
 //!   is done.
 //!
 //! # Thread safety
 //! Runs before anybody else has the partition.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     partition::{
         OFFSET_CEILING_STEP,
         checkpoint::{Checkpoint, CheckpointState},
@@ -35,7 +36,7 @@ use crate::{
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Source},
         segment::{Segment, SegmentSlot},
-        set_aside::{COPY_BYTES, REWRITE_NAME, set_segment_aside, set_tail_aside},
+        set_aside::{COPY_BYTES, REWRITE_NAME, TornTail, give_up_temporary},
         survey::{Survey, survey},
     },
     segment_header::{DATA_START, Predecessor},
@@ -49,7 +50,7 @@ const LOST_CEILING_GAP: u64 = 1 << 32;
 pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_poisoned: bool) -> Result<Recovered> {
     let known = checkpoint.as_ref().map(|checkpoint| {
         let mut state = *checkpoint.state();
-        if checkpoint.lost_a_slot() {
+        if checkpoint.lost_slot().is_some() {
             // It may have been the newer one, with a higher ceiling: a step above the end of the frame that needed it.
             state.offset_ceiling = state.offset_ceiling.saturating_add(2 * OFFSET_CEILING_STEP);
         }
@@ -67,17 +68,32 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
     let mut survey = survey(&opener, marked.as_ref())?;
     events.extend(survey.missing.iter().map(|offsets| RecoveryEvent::SegmentsMissing { offsets: offsets.clone() }));
     report_corruption(&survey, known.as_ref(), &mut events);
-    let end = cut(&mut opener, &mut survey, &mut events)?;
+    let Ended { end, uncut } = cut(&mut opener, &mut survey, &mut events)?;
     let poisoned = page_poisoned || known.is_some_and(|state| state.poisoned);
-    let made_durable = if poisoned { rewrite(&opener, &survey, end, &mut events) } else { sync(&opener, &survey) };
+    let made_durable = match (poisoned, &uncut) {
+        (false, _) => sync(&opener, &survey),
+        (true, None) => rewrite(&opener, &survey, end, &mut events),
+        // The new file would take the place of what isn't copied yet.
+        (true, Some((_, error))) => Err(Error::io("write anew", opener.dir, io::Error::other(error.to_string()))),
+    };
     if made_durable.is_err() {
         let _ = ControlPage::leave_poisoned(opener.storage(), opener.dir);
     }
-    let mut found = activate(&opener, &survey, end, known.as_ref(), events)?;
+    let (torn, full) = uncut.unzip();
+    let mut found = activate(&opener, &survey, end, known.as_ref(), events, full)?;
+    found.torn = torn;
     if let Err(error) = made_durable {
         found.poison = Some(error.to_string());
     }
     opener.settle(found, checkpoint, log_start_offset)
+}
+
+/// How the log ends.
+struct Ended {
+    /// The candidate that it ends in, and where.
+    end: (usize, u64),
+    /// A torn tail that is still there, because there was no space to copy it aside.
+    uncut: Option<(TornTail, Error)>,
 }
 
 /// Reports the invalid ranges below S.
@@ -100,38 +116,49 @@ fn report_corruption(survey: &Survey, known: Option<&CheckpointState>, events: &
     }
 }
 
-/// Cuts the torn tail, if there is one. Answers the candidate that the log now ends in, and where.
-fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEvent>) -> Result<(usize, u64)> {
+/// Cuts the torn tail, if there is one, or at least looks no further than it.
+fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEvent>) -> Result<Ended> {
     let Some((invalid, at)) = survey.torn().map(|(invalid, at)| (invalid.clone(), at)) else {
         let last = survey.candidates.len().saturating_sub(1);
-        return Ok((last, survey.end_of(last)));
+        return Ok(Ended { end: (last, survey.end_of(last)), uncut: None });
     };
     let reordered = survey.last_valid > (invalid.candidate, at);
     // A segment that is invalid as a whole goes as a whole; the one before it is then the last.
     let whole = at < DATA_START;
     let keep = if whole { invalid.candidate } else { invalid.candidate + 1 };
-    let mut kept_in = Vec::new();
-    if !whole {
-        kept_in.extend(set_tail_aside(opener, &mut survey.candidates[invalid.candidate], at)?);
-    }
-    for candidate in survey.candidates.drain(keep..) {
-        kept_in.push(set_segment_aside(opener, &candidate)?);
-        opener.bases.retain(|&base| base != candidate.base);
-    }
-    opener.storage().sync_dir(opener.dir).map_err(|source| Error::io("sync the folder", opener.dir, source))?;
-    survey.tail = invalid.before;
+    let later = survey.candidates.drain(keep..).map(|candidate| (candidate.base, candidate.path)).collect::<Vec<_>>();
+    opener.bases.retain(|base| !later.iter().any(|(gone, _)| gone == base));
     let last = keep.saturating_sub(1);
+    let mut torn = TornTail { cut: None, later: later.into_iter().map(|(_, path)| path).collect() };
+    torn.cut = survey.candidates.get(last).filter(|_| !whole).map(|candidate| (candidate.clone(), at));
+    let set_aside = torn.set_aside(opener.storage(), opener.dir);
+    if let (Some((cut, _)), Some(candidate)) = (&torn.cut, survey.candidates.get_mut(last)) {
+        candidate.written.clone_from(&cut.written);
+    }
+    survey.tail = invalid.before;
     let end = if whole { survey.end_of(last) } else { at };
     let file = opener.path(survey.candidates.get(last).map_or(0, |candidate| candidate.base));
-    let cut = Cut { file, position: end, end_offset: invalid.before.next_offset, kept_in };
-    events.push(if reordered { RecoveryEvent::ReorderedTail(cut) } else { RecoveryEvent::TornTail(cut) });
-    Ok((last, end))
+    let mut cut = Cut { file, position: end, end_offset: invalid.before.next_offset, kept_in: Vec::new() };
+    let uncut = match set_aside {
+        Ok(kept_in) => {
+            cut.kept_in = kept_in;
+            events.push(if reordered { RecoveryEvent::ReorderedTail(cut) } else { RecoveryEvent::TornTail(cut) });
+            None
+        }
+        // No space, or a device that can't be written to; it can be read.
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::Io) => {
+            events.push(RecoveryEvent::UncutTail { cut, detail: error.to_string() });
+            Some((torn, error))
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Ended { end: (last, end), uncut })
 }
 
 /// Makes what was kept durable: it may have been read from pages that never reached the device.
 fn sync(opener: &Opener<'_>, survey: &Survey) -> Result<()> {
     for candidate in survey.candidates.iter().filter(|candidate| candidate.header.is_some()) {
-        let sync = candidate.open(opener)?.sync_data();
+        let sync = candidate.open(opener.storage())?.sync_data();
         sync.map_err(|source| Error::io("sync", &candidate.path, source))?;
     }
     opener.storage().sync_dir(opener.dir).map_err(|source| Error::io("sync the folder", opener.dir, source))
@@ -145,10 +172,10 @@ fn rewrite(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), events: &mut
         if candidate.header.is_none() {
             continue;
         }
-        let file = candidate.open(opener)?;
+        let file = candidate.open(opener.storage())?;
         let len = if at == end.0 { end.1 } else { candidate.limit };
+        let temporary = opener.dir.join(REWRITE_NAME);
         let swap = || {
-            let temporary = opener.dir.join(REWRITE_NAME);
             let new = opener.storage().open(&temporary, OpenMode::Truncate)?;
             let mut source = FileSource::new(file.clone())?.until(len);
             let mut position = 0;
@@ -161,23 +188,26 @@ fn rewrite(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), events: &mut
                 position += bytes.len() as u64;
             }
             new.sync_all()?;
-            opener.storage().rename(&temporary, &candidate.path)?;
-            opener.storage().sync_dir(opener.dir)
+            opener.storage().rename(&temporary, &candidate.path)
         };
-        swap().map_err(|source| Error::io("write anew", &candidate.path, source))?;
+        give_up_temporary(opener.storage(), &temporary, swap())
+            .and_then(|()| opener.storage().sync_dir(opener.dir))
+            .map_err(|source| Error::io("write anew", &candidate.path, source))?;
         files.push(candidate.path.clone());
     }
     events.push(RecoveryEvent::Rewritten { files });
     Ok(())
 }
 
-/// Maps the segment that the log ends in, or begins a new one where nothing can be appended to it.
+/// Maps the segment that the log ends in, or begins a new one where nothing can be appended to it; not if `full` says why
+/// nothing can be written.
 fn activate(
     opener: &Opener<'_>,
     survey: &Survey,
     end: (usize, u64),
     known: Option<&CheckpointState>,
     mut events: Vec<RecoveryEvent>,
+    full: Option<Error>,
 ) -> Result<Unsettled> {
     let next_offset = match known {
         Some(state) => survey.tail.next_offset.max(state.offset_ceiling),
@@ -192,9 +222,11 @@ fn activate(
     });
     // The handle is taken anew: the file may have been swapped.
     let file = appendable.map_or(Ok(None), |last| opener.intact_file(last.base))?;
-    let (active, end_position) = match file.zip(appendable) {
-        Some(((file, header), last)) => (opener.map_active(header, last.path.clone(), file, end.1)?, end.1),
-        None => (Arc::new(begin_anew(opener, survey, end, next_offset)?), DATA_START),
+    let (active, end_position) = match (file.zip(appendable), full) {
+        (Some(((file, header), last)), _) => (opener.map_active(header, last.path.clone(), file, end.1)?, end.1),
+        // A new segment has to come behind all that there is.
+        (None, Some(full)) => return Err(full),
+        (None, None) => (Arc::new(begin_anew(opener, survey, end, next_offset)?), DATA_START),
     };
     // The survey has begun at the durable mark, and knows no time of what lies before it. Where the last frame is
     // damaged, it isn't later than now: times must not fall, and retention must not take it for older than it is.
@@ -215,6 +247,7 @@ fn activate(
         opening: Opening::Scanned,
         events,
         poison: None,
+        torn: None,
     })
 }
 

@@ -31,7 +31,6 @@ use crate::{
     partition::{
         Environment, PartitionSpec,
         offset_index::{self, Entry, OffsetIndex},
-        open_files::OpenFiles,
         scan::Scan,
         segment_file::SegmentFile,
         time_index::{Bond, SegmentTimes},
@@ -120,11 +119,13 @@ impl Segment {
         let make = || {
             let file = storage.open(&temporary, OpenMode::Truncate)?;
             file.set_len(len)?;
-            file.reserve(0..reserve)?;
+            if persistent {
+                file.reserve(0..reserve)?;
+            }
             let encoded = header.encode();
             file.write_all_at(&encoded, COPY_A_AT)?;
             file.write_all_at(&encoded, COPY_B_AT)?;
-            let region = file.map(len)?;
+            let region = map_for_appends(env, &temporary, &*file, len)?;
             storage.rename(&temporary, &path)?;
             Ok((file, region))
         };
@@ -144,15 +145,15 @@ impl Segment {
         path: PathBuf,
         file: Arc<dyn File>,
         file_bytes: u64,
-        open_files: &Arc<OpenFiles>,
+        env: &Environment,
     ) -> Result<Self> {
         let map = || {
             let len = file.len()?.max(file_bytes);
             file.set_len(len)?;
-            file.map(len)
+            map_for_appends(env, &path, &*file, len)
         };
         let region = map().map_err(|source| Error::io("map the segment", &path, source))?;
-        Ok(Self::new(header, path, SegmentFile::opened(file, open_files), region, ACTIVE, None))
+        Ok(Self::new(header, path, SegmentFile::opened(file, &env.open_files), region, ACTIVE, None))
     }
 
     fn new(
@@ -312,12 +313,13 @@ impl Segment {
         Ok(index)
     }
 
-    /// Adds entries for the frames up to `end` to an empty index that has the space for them.
+    /// Adds entries for the frames up to `end`, behind the last one that has an entry, to an index with space for them.
     pub(crate) fn fill_index(&self, index: &OffsetIndex, end: u64) {
         // SAFETY: `end` is the published end.
         let bytes = unsafe { self.published(0, end) };
-        let mut next_entry = DATA_START;
-        let mut scan = Scan::headers(self.seed, DATA_START);
+        let last = index.last().map(|entry| entry.position);
+        let mut next_entry = last.map_or(DATA_START, |position| position + offset_index::INTERVAL_BYTES);
+        let mut scan = Scan::headers(self.seed, last.unwrap_or(DATA_START));
         while let Some((position, header)) = scan.next_records_in(bytes) {
             if position >= next_entry {
                 index.append(Entry { relative_offset: header.relative_offset, position });
@@ -325,6 +327,12 @@ impl Segment {
             }
         }
     }
+}
+
+/// Maps the file of a segment that is appended to. Where appends don't go through the map, nothing can be stored through
+/// it: a store that somebody forgot would end the process here, and not only on the disk that is full.
+fn map_for_appends(env: &Environment, path: &Path, file: &dyn File, len: u64) -> io::Result<Region> {
+    if env.positional_appends { env.storage.open(path, OpenMode::Read)?.map(len) } else { file.map(len) }
 }
 
 /// The sealed segments that were opened last, over all partitions of a log: kept mapped for who comes next.

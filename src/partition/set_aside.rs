@@ -4,6 +4,8 @@
 //! # Invariants
 //! - A copy is complete and durable before a byte of what it was taken from changes.
 //! - Doing it again after a crash makes no second copy, and never overwrites an older one.
+//! - Where there is no space for the copy, nothing changes: the tail stays, behind an end that nobody reads beyond, until
+//!   the first append that finds some (see [`uncut`](super::uncut)).
 //! - Memory doesn't grow with what is copied, and holes stay holes.
 //!
 //! # Thread safety
@@ -18,7 +20,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     partition::{
-        recovery::{Opener, zero_behind},
+        recovery::zero_behind,
         scan::{FileSource, Source, end_of_data, first_nonzero},
         segment::{remove_indexes, time_index_path},
         survey::Candidate,
@@ -31,9 +33,41 @@ pub(super) const REWRITE_NAME: &str = "rewrite.tmp";
 /// Bytes that are copied at once.
 pub(super) const COPY_BYTES: usize = 256 << 10;
 
+/// What is cut from the end of a log.
+#[derive(Debug, Default)]
+pub(crate) struct TornTail {
+    /// The segment that is cut, and where; `None` if whole segments are all that goes.
+    pub(super) cut: Option<(Candidate, u64)>,
+    /// The segments behind it.
+    pub(super) later: Vec<PathBuf>,
+}
+
+impl TornTail {
+    /// Takes it out of the log. What was written isn't synced, but through `cut`'s handle. Answers where it is kept.
+    ///
+    /// An error of kind `StorageFull` leaves what wasn't set aside as it was: doing it again, in this process or in the
+    /// next, comes to the same.
+    pub(super) fn set_aside(&mut self, storage: &dyn Storage, dir: &Path) -> Result<Vec<PathBuf>> {
+        let mut kept_in = Vec::new();
+        if let Some((candidate, position)) = &mut self.cut {
+            kept_in.extend(set_tail_aside(storage, dir, candidate, *position)?);
+        }
+        for path in &self.later {
+            kept_in.extend(set_segment_aside(storage, path)?);
+        }
+        storage.sync_dir(dir).map_err(|source| Error::io("sync the folder", dir, source))?;
+        Ok(kept_in)
+    }
+}
+
 /// Copies what lies behind `position` into a file of its own, and makes it zeros. `None` if it was zeros.
-pub(super) fn set_tail_aside(opener: &Opener<'_>, candidate: &mut Candidate, position: u64) -> Result<Option<PathBuf>> {
-    let file = candidate.open(opener)?;
+fn set_tail_aside(
+    storage: &dyn Storage,
+    dir: &Path,
+    candidate: &mut Candidate,
+    position: u64,
+) -> Result<Option<PathBuf>> {
+    let file = candidate.open(storage)?;
     let path = &candidate.path;
     let failed = |source| Error::io("set the torn tail aside of", path, source);
     let mut source = FileSource::new(file.clone()).map_err(failed)?;
@@ -42,12 +76,12 @@ pub(super) fn set_tail_aside(opener: &Opener<'_>, candidate: &mut Candidate, pos
     }
     // It tells of what is cut. Nobody would believe it any more, so it doesn't matter if it stays.
     let times = time_index_path(path);
-    if matches!(opener.storage().entry_kind(&times), Ok(Some(_))) {
-        let _ = opener.storage().remove_file(&times);
+    if matches!(storage.entry_kind(&times), Ok(Some(_))) {
+        let _ = storage.remove_file(&times);
     }
     let end = end_of_data(&mut source, position).map_err(failed)?.min(source.len());
     let name = format!("{:020}.torn-{position}", candidate.base);
-    let copy = copy_aside(opener.storage(), opener.dir, &file, position..end, &name)
+    let copy = copy_aside(storage, dir, &file, position..end, &name)
         .map_err(|source| Error::io("copy the torn tail aside of", path, source))?;
     // Synced with all that is kept: were it synced here, and failed, nobody would know any more what else was lost.
     candidate.written = Some(file.clone());
@@ -77,19 +111,35 @@ pub(super) fn copy_aside(
         }
     };
     let temporary = dir.join(REWRITE_NAME);
-    let copy = storage.open(&temporary, OpenMode::Truncate)?;
-    copy.set_len(range.end - range.start)?;
-    let mut source = FileSource::new(file.clone())?.until(range.end);
-    let mut position = range.start;
-    while let Some(data) = first_nonzero(&mut source, position)? {
-        let bytes = source.at(data, COPY_BYTES)?;
-        copy.write_all_at(bytes, data - range.start)?;
-        position = data + bytes.len() as u64;
-    }
-    copy.sync_all()?;
-    storage.rename(&temporary, &path)?;
+    let make = || {
+        let copy = storage.open(&temporary, OpenMode::Truncate)?;
+        copy.set_len(range.end - range.start)?;
+        let mut source = FileSource::new(file.clone())?.until(range.end);
+        let mut position = range.start;
+        while let Some(data) = first_nonzero(&mut source, position)? {
+            let bytes = source.at(data, COPY_BYTES)?;
+            copy.write_all_at(bytes, data - range.start)?;
+            position = data + bytes.len() as u64;
+        }
+        copy.sync_all()?;
+        storage.rename(&temporary, &path)
+    };
+    give_up_temporary(storage, &temporary, make())?;
     storage.sync_dir(dir)?;
     Ok(path)
+}
+
+/// Removes a temporary file that couldn't be completed: what was written of it takes space for nothing.
+pub(super) fn give_up_temporary<T>(
+    storage: &dyn Storage,
+    temporary: &Path,
+    outcome: std::io::Result<T>,
+) -> std::io::Result<T> {
+    if outcome.is_err() {
+        // The first error is the one to tell. What stays is removed by the next open.
+        let _ = storage.remove_file(temporary);
+    }
+    outcome
 }
 
 /// Whether the file at `path` holds just what the range does.
@@ -119,19 +169,21 @@ pub(super) fn is_copy(
     }
 }
 
-/// Takes a whole segment out of the log by giving it another name.
-pub(super) fn set_segment_aside(opener: &Opener<'_>, candidate: &Candidate) -> Result<PathBuf> {
-    let storage = opener.storage();
-    let failed = |source| Error::io("set the segment aside", &candidate.path, source);
-    let mut aside = candidate.path.with_extension("log.torn");
+/// Takes a whole segment out of the log by giving it another name. `None` if that was done before.
+fn set_segment_aside(storage: &dyn Storage, path: &Path) -> Result<Option<PathBuf>> {
+    let failed = |source| Error::io("set the segment aside", path, source);
+    if storage.entry_kind(path).map_err(failed)?.is_none() {
+        return Ok(None);
+    }
+    let mut aside = path.with_extension("log.torn");
     let mut attempt = 0;
     while storage.entry_kind(&aside).map_err(failed)?.is_some() {
         attempt += 1;
-        aside = candidate.path.with_extension(format!("log.torn.{attempt}"));
+        aside = path.with_extension(format!("log.torn.{attempt}"));
     }
-    storage.rename(&candidate.path, &aside).map_err(failed)?;
-    remove_indexes(storage, &candidate.path);
-    Ok(aside)
+    storage.rename(path, &aside).map_err(failed)?;
+    remove_indexes(storage, path);
+    Ok(Some(aside))
 }
 
 #[cfg(test)]

@@ -21,10 +21,11 @@ use crate::{
         scan::{FileSource, Found, Scan, Source},
     },
     segment_header::{DATA_START, SegmentHeader},
-    storage::File,
+    storage::{File, OpenMode, Storage},
 };
 
 /// A segment that is being scanned.
+#[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub(super) base: u64,
     pub(super) path: PathBuf,
@@ -135,11 +136,11 @@ fn candidates(opener: &Opener<'_>, durable: Option<LogPosition>) -> Result<Vec<C
 
 impl Candidate {
     /// The segment's file.
-    pub(super) fn open(&self, opener: &Opener<'_>) -> Result<Arc<dyn File>> {
+    pub(super) fn open(&self, storage: &dyn Storage) -> Result<Arc<dyn File>> {
         if let Some(file) = &self.written {
             return Ok(file.clone());
         }
-        let open = opener.storage().open(&self.path, opener.mode);
+        let open = storage.open(&self.path, OpenMode::ReadWrite);
         open.map_err(|source| Error::io("open the segment", &self.path, source))
     }
 
@@ -178,7 +179,9 @@ impl Survey {
         self.tail.last_time_ms = self.tail.last_time_ms.max(header.base_timestamp_ms);
         self.candidates[at].valid_end = start;
         self.last_valid = (at, start);
-        let file = self.candidates[at].open(opener)?;
+        let path = &self.candidates[at].path;
+        let open = opener.storage().open(path, opener.mode);
+        let file = open.map_err(|source| Error::io("open the segment", path, source))?;
         let scanned = FileSource::new(file).and_then(|source| {
             if source.len() < start {
                 self.note_cut_file(at, &header, source, start)

@@ -26,7 +26,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use parking_lot::Mutex;
 
 use super::{
-    offset_index::new_file,
+    offset_index::replace_file,
     scan::{Found, Scan},
     segment::{Segment, time_index_path},
 };
@@ -256,9 +256,9 @@ impl Segment {
         let path = time_index_path(&self.path);
         let blocks = self.times.known.lock().blocks.clone();
         let bytes = encode(Coverage { segment_id: self.header.segment_id, end, bond }, &blocks);
-        match new_file(storage, &path).and_then(|file| file.write_all_at(&bytes, 0)) {
-            Ok(()) => self.times.known.lock().unsaved = false,
-            Err(_) => drop(storage.remove_file(&path)), // What was written of it takes space for nothing.
+        // Where that fails, what is there stays: who reads it sees what it covers.
+        if replace_file(storage, &path, |file| file.write_all_at(&bytes, 0)).is_ok() {
+            self.times.known.lock().unsaved = false;
         }
     }
 

@@ -60,6 +60,8 @@ pub(super) struct Writer {
     residue: bool,
     /// Whether the partition is in the queue of those whose handle is open.
     queued: bool,
+    /// There is a torn tail behind the end, which goes before anything is stored. See [`uncut`](super::uncut).
+    pub(super) uncut: bool,
     /// A frame at or behind this position gets an entry in the sparse index.
     next_entry: u64,
     /// The frames that are in no block of the time index yet.
@@ -84,6 +86,7 @@ impl Writer {
             storable: end.file_position(),
             residue: false,
             queued: false,
+            uncut: false,
             times: BlockBuilder::default(),
             scratch: Vec::new(),
         }
@@ -132,6 +135,8 @@ enum Step {
     NeedsCeiling(u64),
     /// Needs another file to be closed first: as many are open as the options allow or, if set, as the system allows.
     NeedsRoom(bool),
+    /// Needs a torn tail to be set aside first.
+    NeedsCut,
 }
 
 impl PartitionLog {
@@ -269,6 +274,7 @@ impl PartitionLog {
                     return Ok((offsets, end));
                 }
                 Step::NeedsCeiling(needed) => self.raise_ceiling(needed)?,
+                Step::NeedsCut => self.cut_tail()?,
                 Step::NeedsRoom(ran_out) => {
                     self.make_room(ran_out);
                     at_any_rate = true;
@@ -288,6 +294,9 @@ impl PartitionLog {
         self.check_writable()?;
         if let Some(expected_end) = expected_end {
             self.check_end(writer, expected_end)?;
+        }
+        if writer.uncut {
+            return Ok(Step::NeedsCut);
         }
         let bytes = encoder.frame_bytes() as u64;
         let count = u64::from(encoder.record_count());
@@ -543,6 +552,7 @@ impl PartitionLog {
 
     /// As [`roll`](PartitionLog::roll), if `wanted` says so of the log end offset and the time of the last record.
     pub(super) fn roll_if(self: &Arc<Self>, wanted: impl Fn(u64, i64) -> bool) -> Result<()> {
+        self.cut_tail()?;
         let mut writer = self.writer()?;
         self.check_writable()?;
         if writer.is_empty() || !wanted(writer.next_offset, writer.last_time_ms) {

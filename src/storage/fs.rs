@@ -257,6 +257,39 @@ impl File for FsFile {
         sys::start_writeback(&self.file, range)
     }
 
+    fn is_on_device(&self, range: Range<u64>) -> io::Result<bool> {
+        /// What direct reads are aligned to, at the most.
+        const BLOCK: u64 = 4096;
+        /// Bytes that are read at once.
+        const PIECE: u64 = 256 << 10;
+        let Some(direct) = sys::open_direct(&self.file)? else { return Ok(true) };
+        let mut from_device = vec![0; (PIECE + BLOCK) as usize];
+        let aligned = from_device.as_ptr().align_offset(BLOCK as usize).min(BLOCK as usize);
+        let from_device = &mut from_device[aligned..][..PIECE as usize];
+        let mut cached = vec![0; PIECE as usize];
+        let end = range.end.min(self.len()?);
+        let mut position = range.start / BLOCK * BLOCK;
+        while position < end {
+            let wanted = usize::try_from(end - position).unwrap_or(usize::MAX).min(PIECE as usize);
+            let read = match sys::read_some_at(&direct, from_device, position) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Whose device wants other alignments, say.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(true),
+                outcome => outcome?.min(wanted),
+            };
+            if read == 0 || self.read_at(&mut cached[..read], position)? < read || cached[..read] != from_device[..read]
+            {
+                return Ok(false);
+            }
+            // A read that was cut short is gone on with at a block's beginning.
+            position += if read < wanted { (read as u64 / BLOCK * BLOCK).max(1) } else { read as u64 };
+            if position % BLOCK != 0 && position < end {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.maps.flush()?;
         self.file.sync_data()
@@ -320,6 +353,23 @@ mod tests {
         file.set_len(100).unwrap();
         assert_eq!(file.map(101).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(file.map(100).unwrap().len(), 100);
+    }
+
+    #[test]
+    fn what_was_synced_is_on_the_device() {
+        let root = tempfile::tempdir().unwrap();
+        let file = FsStorage.open(&root.path().join("a"), OpenMode::CreateNew).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let bytes: Vec<u8> = (0..700_000_u32).map(|number| (number % 251) as u8).collect();
+        file.write_all_at(&bytes, 5000).unwrap();
+        file.sync_all().unwrap();
+        for range in [0..0, 0..1 << 20, 5000..705_000, 4096..8192, 8191..300_001, 600_000..1 << 40] {
+            assert!(file.is_on_device(range.clone()).unwrap(), "{range:?}");
+        }
+        // One whose length is no multiple of a block's.
+        file.set_len(600_001).unwrap();
+        file.sync_all().unwrap();
+        assert!(file.is_on_device(0..600_001).unwrap());
     }
 
     #[cfg(unix)]

@@ -129,8 +129,15 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
     /// The range lies within the file's length.
     fn reserve(&self, range: Range<u64>) -> io::Result<()>;
 
-    /// Begins to write a range's dirty pages to the device without waiting for it. A hint; may do nothing.
+    /// Begins to write a range's dirty pages to the device without waiting for it. A hint; may do nothing. An error is worth
+    /// as much as that of a sync: what couldn't be written may count as clean.
     fn start_writeback(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Whether the device holds the same as the page cache in a range that was just synced, which after a failure that
+    /// somebody else was told of it needn't: reads past the cache. True also where that can't be found out.
+    fn is_on_device(&self, _range: Range<u64>) -> io::Result<bool> {
+        Ok(true)
+    }
 
     /// Makes contents and length durable (`fdatasync`), stores through `region` included.
     ///
@@ -282,10 +289,18 @@ impl Encode for [u8] {
     }
 }
 
-/// Sees every store into a region of the simulated storage, before it happens.
+/// Sees every store into a region of the simulated storage.
 pub(crate) trait Observer: Send + Sync {
     /// `bytes` are about to be stored at `position` of the region's file.
     fn store(&self, position: u64, bytes: &[u8]);
+
+    /// They have been.
+    #[cfg(any(test, fuzzing))]
+    fn stored(&self, position: u64, len: usize);
+
+    /// Somebody is going to load or store words.
+    #[cfg(any(test, fuzzing))]
+    fn words(&self);
 }
 
 /// A mapped file, from its first byte.
@@ -372,6 +387,10 @@ impl Region {
     /// there cover them too.
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64] {
+        #[cfg(any(test, fuzzing))]
+        if let Some(observer) = &self.observer {
+            observer.words();
+        }
         // SAFETY: the mapping begins on a page, so it is aligned; it is alive by `map`, in bounds by the division, and
         // an `AtomicU64` may be changed by anybody through a shared reference.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / 8) }
@@ -395,6 +414,8 @@ impl Store for Observed<'_> {
     fn put(&mut self, at: usize, bytes: &[u8]) {
         self.observer.store(self.position + at as u64, bytes);
         self.window[at..at + bytes.len()].copy_from_slice(bytes);
+        #[cfg(any(test, fuzzing))]
+        self.observer.stored(self.position + at as u64, bytes.len());
     }
 
     fn bytes(&self) -> &[u8] {

@@ -1,10 +1,13 @@
 //! A file system in memory: what `in_memory()` logs live on, and what tests make fail.
 //!
-//! A file's contents are an anonymous map, so that regions, reads and writes all see the same bytes ([`memory`]);
-//! folders are tables of names that lead to numbered nodes ([`tree`]); in this crate's tests every operation that
-//! changes something can be made to fail, and is written down ([`faults`]). Names and contents are kept apart by those
-//! numbers, so that a crash can later be simulated as a second table of names and a second image of contents: what
-//! the device would have.
+//! A file ([`node`]) has [`contents`]: an anonymous map, so that regions, reads and writes all see the same bytes
+//! ([`memory`]), and [`blocks`]. Folders are tables of names that lead to numbered nodes ([`tree`]).
+//!
+//! For this crate's tests it is a disk that can do anything a real one may. Every operation can be made to fail, and is
+//! written down ([`faults`]). A machine that was made by [`SimStorage::tracked`] knows what isn't durable: every version
+//! that a sector or a length has had since it was synced ([`history`]), and every change of a name ([`journal`]). Behind
+//! each step ([`steps`]) it can be asked what a killed process or a cut power line would leave ([`crash`]), by a pattern
+//! drawn from a seed ([`pattern`]). In other builds there is none of this.
 //!
 //! # Invariants
 //! - Contents that were never stored take no memory, whatever the file's length.
@@ -25,28 +28,55 @@ use std::{
     sync::Arc,
 };
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-#[cfg(test)]
-pub(crate) use self::faults::{Performed, Repeat};
 use self::{
-    faults::{Faults, Operation},
-    memory::{FileNode, Space},
+    blocks::Space,
+    faults::{Faults, Operation, Reading},
+    node::FileNode,
     tree::Tree,
+};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::{
+    crash::Crash,
+    faults::{Fault, Performed, Repeat},
+    steps::{Step, StepHook},
 };
 use super::{
     DirEntry, EntryKind, File, FileIdentity, FileSystem, FileSystemClass, LockOutcome, Observer, OpenMode, Region,
     Storage, another_file,
 };
 
+mod blocks;
+mod contents;
 pub(crate) mod faults;
 mod memory;
+mod node;
+mod tree;
+
 #[cfg(test)]
 pub(crate) mod power;
-mod tree;
+
+// What only tests ask for.
+#[cfg(any(test, fuzzing))]
+mod control;
+#[cfg(any(test, fuzzing))]
+mod crash;
+#[cfg(any(test, fuzzing))]
+mod hash;
+#[cfg(any(test, fuzzing))]
+mod history;
+#[cfg(any(test, fuzzing))]
+mod journal;
+#[cfg(any(test, fuzzing))]
+mod pattern;
+#[cfg(any(test, fuzzing))]
+mod pool;
+#[cfg(any(test, fuzzing))]
+mod steps;
 
 /// A file system in memory, empty at first. Clones are the same one.
 #[derive(Clone, Default)]
@@ -65,8 +95,13 @@ struct Shared {
     faults: Faults,
     observer: RwLock<Option<StoreObserver>>,
     /// Files that a handle was closed of behind a write that it didn't sync.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     closed_unsynced: Mutex<Vec<PathBuf>>,
+    #[cfg(any(test, fuzzing))]
+    steps: steps::Steps,
+    /// Whether tree and files know what isn't durable.
+    #[cfg(any(test, fuzzing))]
+    is_tracked: bool,
 }
 
 /// What the simulated machine says of itself.
@@ -91,21 +126,35 @@ impl fmt::Debug for SimStorage {
 
 impl Storage for SimStorage {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.change(Operation::CreateDir, path, || self.shared.tree.lock().create_dir_all(path))
+        self.change(Operation::CreateDir, path, || {
+            let changed = self.shared.tree.lock().create_dir_all(path)?;
+            self.step_within(Operation::CreateDir, path);
+            changed.into_iter().for_each(|dir| self.shared.tree.lock().make_durable(dir));
+            Ok(())
+        })
+    }
+
+    fn create_dirs(&self, dir: &Path, names: &[String]) -> io::Result<()> {
+        for path in names.iter().map(|name| dir.join(name)) {
+            self.change(Operation::CreateDir, &path, || self.shared.tree.lock().create_dir_all(&path).map(drop))?;
+        }
+        self.sync_dir(dir)
     }
 
     fn entry_kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        self.shared.faults.check_read(Reading::EntryKind, || path.to_owned())?;
         self.shared.tree.lock().entry_kind(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.shared.faults.check_read(Reading::List, || dir.to_owned())?;
         self.shared.tree.lock().list(dir)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let node = match mode {
             OpenMode::Read => {
-                self.shared.faults.check_files()?;
+                self.shared.faults.check_read(Reading::Open, || path.to_owned())?;
                 self.shared.tree.lock().file(path)?
             }
             OpenMode::ReadWrite => self.existing(path)?,
@@ -136,11 +185,20 @@ impl Storage for SimStorage {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.change(Operation::RemoveDir, path, || self.shared.tree.lock().remove_dir_all(path))
+        self.change(Operation::RemoveDir, path, || {
+            let doomed = self.shared.tree.lock().below(path)?;
+            for (at, path) in doomed.iter().enumerate() {
+                if at > 0 {
+                    self.step_within(Operation::RemoveDir, path);
+                }
+                self.shared.tree.lock().remove(path)?;
+            }
+            Ok(())
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.change(Operation::SyncDir, path, || self.shared.tree.lock().list(path).map(drop))
+        self.change(Operation::SyncDir, path, || self.shared.tree.lock().sync_dir(path))
     }
 
     fn lock_exclusive(&self, path: &Path) -> io::Result<LockOutcome> {
@@ -162,7 +220,7 @@ impl Storage for SimStorage {
     }
 
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
-        match self.entry_kind(path)? {
+        match self.shared.tree.lock().entry_kind(path)? {
             Some(_) => Ok(self.shared.machine.lock().file_system.clone()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -172,8 +230,35 @@ impl Storage for SimStorage {
 impl SimStorage {
     /// Does an operation that changes something, unless it is to fail.
     fn change<T>(&self, operation: Operation, path: &Path, body: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.shared.faults.run(operation, || path.to_owned(), body)
+        self.change_or(operation, || path.to_owned(), body, |_| {})
     }
+
+    /// The same; `failed` does what is done all the same where it is to fail, and is told whether that is half of it.
+    fn change_or<T>(
+        &self,
+        operation: Operation,
+        path: impl Fn() -> PathBuf,
+        body: impl FnOnce() -> io::Result<T>,
+        failed: impl FnOnce(bool),
+    ) -> io::Result<T> {
+        #[cfg(any(test, fuzzing))]
+        self.look();
+        let outcome = self.shared.faults.run(operation, &path, body, failed);
+        #[cfg(any(test, fuzzing))]
+        self.step(operation, path);
+        outcome
+    }
+
+    /// An operation is done in part: a process may be killed here too.
+    #[cfg(any(test, fuzzing))]
+    fn step_within(&self, operation: Operation, path: &Path) {
+        if self.shared.is_tracked {
+            self.step(operation, || path.to_owned());
+        }
+    }
+
+    #[cfg(not(any(test, fuzzing)))]
+    fn step_within(&self, _operation: Operation, _path: &Path) {}
 
     /// The file of that name, to be changed.
     fn existing(&self, path: &Path) -> io::Result<Arc<FileNode>> {
@@ -181,13 +266,13 @@ impl SimStorage {
     }
 
     fn handle(&self, node: Arc<FileNode>, writable: bool) -> Arc<dyn File> {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         node.count_handle(writable);
         Arc::new(SimFile {
             storage: self.clone(),
             node,
             writable,
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             unsynced: AtomicBool::new(false),
         })
     }
@@ -195,95 +280,6 @@ impl SimStorage {
     /// The file of that name, made if it is missing; if `new`, an error if it isn't.
     fn create(&self, path: &Path, new: bool) -> io::Result<Arc<FileNode>> {
         self.shared.tree.lock().create(path, new, &self.shared.space)
-    }
-}
-
-/// What this crate's tests do to a machine.
-#[cfg(test)]
-impl SimStorage {
-    /// Makes the `n`th operation from now on that changes something fail with `kind`; the next one is the first.
-    /// Counted is every [`Operation`]. Replaces what an earlier call had asked for.
-    pub(crate) fn fail_nth(&self, n: u64, kind: io::ErrorKind, repeat: Repeat) {
-        self.shared.faults.fail_nth(n, kind, repeat);
-    }
-
-    /// Makes every operation fail for which `choose` gives a kind, by operation and path. It is called with the
-    /// faults locked, so it must not use this storage.
-    pub(crate) fn fail_if(&self, choose: impl FnMut(Operation, &Path) -> Option<io::ErrorKind> + Send + 'static) {
-        self.shared.faults.fail_if(Box::new(choose));
-    }
-
-    /// Makes the next `count` calls of `sync_data` and `sync_all` fail, `u64::MAX` for all. What such a call was to
-    /// make durable counts as not synced (see [`Performed::succeeded`]), also when a later call succeeds: that is how
-    /// kernels behave.
-    pub(crate) fn fail_syncs(&self, count: u64) {
-        self.shared.faults.fail_syncs(count);
-    }
-
-    /// While `true`, the process has no descriptors left: nothing can be opened.
-    pub(crate) fn run_out_of_files(&self, out: bool) {
-        self.shared.faults.run_out_of_files(out);
-    }
-
-    /// Nothing fails any more, and space has no limit.
-    pub(crate) fn heal(&self) {
-        self.shared.faults.heal();
-        self.limit_space(None);
-    }
-
-    /// Lets at most so many bytes be written or reserved in all, those that are already counted in.
-    pub(crate) fn limit_space(&self, bytes: Option<u64>) {
-        self.shared.space.limit(bytes);
-    }
-
-    /// Bytes written or reserved, by blocks.
-    pub(crate) fn used_space(&self) -> u64 {
-        self.shared.space.used()
-    }
-
-    /// How many operations there were that change something, failed ones counted in.
-    pub(crate) fn operations(&self) -> u64 {
-        self.shared.faults.operations()
-    }
-
-    /// These operations, in the order in which they ended, since the last call.
-    pub(crate) fn take_trace(&self) -> Vec<Performed> {
-        self.shared.faults.take_trace()
-    }
-
-    /// Files that a handle was closed of, since the last call, behind a write that it didn't sync; or the last handle to
-    /// write with, behind a store into a map that wasn't synced. With it goes the kernel's memory of a write that
-    /// failed.
-    pub(crate) fn take_closed_unsynced(&self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.shared.closed_unsynced.lock())
-    }
-
-    /// How many handles are open of files that this holds for.
-    pub(crate) fn open_handles(&self, wanted: impl Fn(&Path) -> bool) -> usize {
-        self.shared.tree.lock().files().iter().filter(|node| wanted(&node.path())).map(|node| node.handles()).sum()
-    }
-
-    /// Shows `observer` every store into regions that are mapped from now on. Words that are used as atomics aren't
-    /// stores in this sense.
-    pub(crate) fn observe(&self, observer: Option<StoreObserver>) {
-        *self.shared.observer.write() = observer;
-    }
-
-    /// Gives the machine another boot id, as if everything had been in its files when it went down.
-    pub(crate) fn reboot(&self) {
-        let mut machine = self.shared.machine.lock();
-        machine.boots += 1;
-        machine.mounts += 1;
-    }
-
-    /// Mounts the file system again within the same boot.
-    pub(crate) fn remount(&self) {
-        self.shared.machine.lock().mounts += 1;
-    }
-
-    /// Changes what [`Storage::file_system`] answers.
-    pub(crate) fn set_file_system(&self, name: &str, class: FileSystemClass) {
-        self.shared.machine.lock().file_system = FileSystem { name: name.to_owned(), class };
     }
 }
 
@@ -301,11 +297,11 @@ struct SimFile {
     storage: SimStorage,
     node: Arc<FileNode>,
     writable: bool,
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     unsynced: AtomicBool,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Drop for SimFile {
     fn drop(&mut self) {
         let stored_unsynced = self.node.forget_handle(self.writable);
@@ -324,22 +320,56 @@ impl fmt::Debug for SimFile {
 impl SimFile {
     /// Does an operation that changes something, unless it is to fail.
     fn change<T>(&self, operation: Operation, body: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.storage.shared.faults.run(operation, || self.node.path(), body)
+        self.storage.change_or(operation, || self.node.path(), body, |_| {})
     }
 
     /// What was stored before is on the device, or the failure told to this handle.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     fn begin_sync(&self) {
         self.unsynced.store(false, Ordering::Relaxed);
         self.node.set_stored(false);
     }
 
-    /// As [`change`](SimFile::change), and an error if the file was opened for reading.
-    fn store<T>(&self, operation: Operation, body: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    /// As [`change`](SimFile::change), and an error if the file was opened for reading. `part` does half of it.
+    fn store(
+        &self,
+        operation: Operation,
+        body: impl FnOnce() -> io::Result<()>,
+        part: impl FnOnce(),
+    ) -> io::Result<()> {
         if !self.writable {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading"));
         }
-        self.change(operation, body)
+        let failed = |in_part: bool| {
+            if in_part {
+                part()
+            }
+        };
+        self.storage.change_or(operation, || self.node.path(), body, failed)
+    }
+
+    /// Writes page by page, as a kernel does: it may be killed in between, or find no space.
+    fn write_pages(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        #[cfg(any(test, fuzzing))]
+        if self.storage.shared.is_tracked {
+            return self.write_stepwise(bytes, position);
+        }
+        self.node.write_all_at(bytes, position)
+    }
+
+    fn sync(&self, operation: Operation) -> io::Result<()> {
+        #[cfg(any(test, fuzzing))]
+        {
+            self.begin_sync();
+            let drops = self.storage.shared.faults.drops_failed_pages();
+            let written = || {
+                self.node.end_sync(true, drops);
+                Ok(())
+            };
+            self.storage.change_or(operation, || self.node.path(), written, |_| self.node.end_sync(false, drops))
+        }
+        #[cfg(not(any(test, fuzzing)))]
+        self.change(operation, || Ok(()))
     }
 }
 
@@ -349,21 +379,24 @@ impl File for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.store(Operation::SetLen, || self.node.set_len(len))
+        self.store(Operation::SetLen, || self.node.set_len(len), || {})
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.storage.shared.faults.check_read(Reading::ReadAt, || self.node.path())?;
         Ok(self.node.read_at(buffer, position))
     }
 
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         self.unsynced.store(true, Ordering::Relaxed);
-        self.store(Operation::Write, || self.node.write_all_at(bytes, position))
+        let half = || drop(self.write_pages(&bytes[..bytes.len() / 2], position));
+        self.store(Operation::Write, || self.write_pages(bytes, position), half)
     }
 
     fn reserve(&self, range: Range<u64>) -> io::Result<()> {
-        self.store(Operation::Reserve, || self.node.reserve(range))
+        let half = range.start..range.start + (range.end.saturating_sub(range.start)) / 2;
+        self.store(Operation::Reserve, || self.node.reserve(range), || drop(self.node.reserve(half)))
     }
 
     fn start_writeback(&self, _range: Range<u64>) -> io::Result<()> {
@@ -371,24 +404,29 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        #[cfg(test)]
-        self.begin_sync();
-        self.change(Operation::SyncData, || Ok(()))
+        self.sync(Operation::SyncData)
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        #[cfg(test)]
-        self.begin_sync();
-        self.change(Operation::SyncAll, || Ok(()))
+        self.sync(Operation::SyncAll)
     }
 
     fn map(&self, len: u64) -> io::Result<Region> {
         self.change(Operation::Map, || {
             let observer = self.storage.shared.observer.read().clone();
             // Tests want to know of every store.
-            let observer = (observer.is_some() || cfg!(test)).then(|| {
+            let observer = (observer.is_some() || cfg!(any(test, fuzzing))).then(|| {
                 let node = self.node.clone();
-                Arc::new(FileObserver { node, observer }) as Arc<dyn Observer>
+                #[cfg(any(test, fuzzing))]
+                let storage = self.storage.clone();
+                Arc::new(FileObserver {
+                    node,
+                    observer,
+                    #[cfg(any(test, fuzzing))]
+                    storage,
+                    #[cfg(any(test, fuzzing))]
+                    writable: self.writable,
+                }) as Arc<dyn Observer>
             });
             FileNode::map(&self.node, len, observer)
         })
@@ -416,16 +454,30 @@ impl File for SimFile {
 struct FileObserver {
     node: Arc<FileNode>,
     observer: Option<StoreObserver>,
+    #[cfg(any(test, fuzzing))]
+    storage: SimStorage,
+    #[cfg(any(test, fuzzing))]
+    writable: bool,
 }
 
 impl Observer for FileObserver {
     fn store(&self, position: u64, bytes: &[u8]) {
-        #[cfg(test)]
-        self.node.set_stored(true);
+        #[cfg(any(test, fuzzing))]
+        self.begin_put(position, bytes.len());
         if let Some(observer) = &self.observer {
             let path: PathBuf = self.node.path();
             observer(&path, position, bytes);
         }
+    }
+
+    #[cfg(any(test, fuzzing))]
+    fn stored(&self, position: u64, len: usize) {
+        self.end_put(position, len);
+    }
+
+    #[cfg(any(test, fuzzing))]
+    fn words(&self) {
+        self.look_at_words();
     }
 }
 

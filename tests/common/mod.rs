@@ -22,6 +22,11 @@ use std::{
 
 use tidelog::{Durability, Log, LogOptions, Partition, Record};
 
+/// Whether appends use `pwrite` unless options say otherwise: the whole suite runs in that mode with
+/// `RUSTFLAGS="--cfg tidelog_positional"`. Then a process that is killed leaves no control page, nothing is set aside for
+/// appends, and active segments have no index files.
+pub(crate) const POSITIONAL: bool = cfg!(tidelog_positional);
+
 /// Whether a process that is killed leaves a control page to believe in this folder: appends go through maps here, and
 /// the system tells the mount's unique number (`STATX_MNT_ID_UNIQUE`, since Linux 6.8) and a file's time of birth.
 #[cfg(target_os = "linux")]
@@ -32,7 +37,7 @@ pub(crate) fn is_believable(folder: &Path) -> bool {
     let wanted = StatxFlags::from_bits_retain(0x4000) | StatxFlags::BTIME;
     let told = statx(CWD, folder, AtFlags::empty(), wanted)
         .is_ok_and(|found| StatxFlags::from_bits_retain(found.stx_mask).contains(wanted));
-    told && statfs(folder).is_ok_and(|found| MAPPED.contains(&(found.f_type as u32)))
+    !POSITIONAL && told && statfs(folder).is_ok_and(|found| MAPPED.contains(&(found.f_type as u32)))
 }
 
 /// Runs a future on this thread: the least that an executor can be.

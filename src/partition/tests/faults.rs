@@ -2,7 +2,7 @@ use std::io;
 
 use super::*;
 use crate::{
-    partition::{Opening, RecoveryEvent, segment::base_offset_of},
+    partition::{Opening, RecoveryEvent, segment::base_offset_of, tests::salvage::frame_positions},
     segment_header::DATA_START,
     storage::sim::{Repeat, faults::Operation},
 };
@@ -91,6 +91,79 @@ fn a_failed_background_flush_poisons_too() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::Poisoned);
+}
+
+#[test]
+fn writeback_that_fails_to_begin_poisons_as_a_failed_sync_does() {
+    let machine = Machine::new();
+    machine.change(|settings| settings.durability = Durability::Interval(std::time::Duration::from_millis(1)));
+    let (partition, _) = machine.open();
+    machine.storage.fail_if(|operation, _| (operation == Operation::StartWriteback).then_some(io::ErrorKind::Other));
+    partition.append(&Record::new("x"), None).unwrap();
+    wait_until("poisoned", || partition.check_poison().is_err());
+    assert_eq!(partition.durable_offset(), 0);
+    machine.storage.heal();
+    drop(partition);
+    let (_, report) = machine.open();
+    assert!(matches!(report.events(), [RecoveryEvent::Rewritten { .. }]), "{report:?}");
+}
+
+/// A machine whose process was killed while it synced `unsynced` records of 10 and more, in a segment of their own if `rolled`; and
+/// what is to be read there.
+fn killed_in_a_sync(unsynced: u64, rolled: bool) -> (Machine, Vec<(u64, String)>) {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let mut expected = append_numbers(&partition, 0..10);
+    partition.flush().unwrap();
+    expected.extend(append_numbers(&partition, 10..10 + unsynced));
+    if rolled {
+        partition.roll().unwrap();
+        expected.extend(append_numbers(&partition, 10 + unsynced..12 + unsynced));
+    }
+    partition.control.set_syncing(true);
+    drop(partition);
+    (machine, expected)
+}
+
+#[test]
+fn a_killed_sync_costs_nothing_where_the_device_has_it_all() {
+    for rolled in [false, true] {
+        let (machine, expected) = killed_in_a_sync(5, rolled);
+        let (partition, report) = machine.open();
+        assert_eq!((report.opening(), report.is_clean()), (Opening::Resumed, true), "{report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        assert_eq!(append_numbers(&partition, 0..1)[0].0, expected.len() as u64);
+    }
+}
+
+#[test]
+fn what_a_killed_sync_has_lost_is_not_believed() {
+    // The page cache let go of what it took for clean, and the device never had it.
+    let (machine, expected) = killed_in_a_sync(200, false);
+    let segment = machine.segments().remove(0);
+    let positions = frame_positions(&machine, &segment);
+    machine.write_file(&segment, &[0; 64], positions[30]);
+    let (partition, report) = machine.open();
+    assert_eq!(report.opening(), Opening::Scanned);
+    let [RecoveryEvent::ReorderedTail(cut), RecoveryEvent::Rewritten { .. }] = report.events() else {
+        panic!("{report:?}")
+    };
+    assert_eq!(cut.end_offset, 30);
+    assert_eq!(read_all(&partition, 0).unwrap(), expected[..30]);
+    partition.append(&Record::new("on"), Some(Durability::Synced)).unwrap();
+}
+
+#[test]
+fn a_sync_that_fails_as_it_is_repeated_after_a_kill_poisons() {
+    let (machine, expected) = killed_in_a_sync(5, false);
+    machine.storage.fail_syncs(1);
+    let (partition, report) = machine.open();
+    assert!(matches!(report.events(), [RecoveryEvent::StillPoisoned { .. }]), "{report:?}");
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
+    drop(partition);
+    let (partition, report) = machine.open();
+    assert!(matches!(report.events(), [RecoveryEvent::Rewritten { .. }]), "{report:?}");
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
 }
 
 #[test]

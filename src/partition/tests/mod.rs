@@ -5,6 +5,7 @@
 mod append;
 mod durable;
 mod faults;
+mod full_disk;
 mod life;
 mod model;
 mod open_files;

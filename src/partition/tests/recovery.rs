@@ -243,10 +243,14 @@ fn one_good_slot_of_the_checkpoint_is_enough() {
         append_numbers(&partition, 0..1);
         partition.flush().unwrap();
         end(&machine, partition, Between::Reboot);
-        machine.write_file(&machine.dir.join("partition.checkpoint"), &[0xff; 100], slot);
+        let checkpoint = machine.dir.join("partition.checkpoint");
+        machine.write_file(&checkpoint, &[0xff; 100], slot);
         let (partition, report) = machine.open();
-        assert!(report.is_clean(), "{report:?}");
+        let [RecoveryEvent::CheckpointSlotLost { file, detail }] = report.events() else { panic!("{report:?}") };
+        assert_eq!((file, detail.as_str()), (&checkpoint, &*format!("slot {} is damaged", slot / 4096)));
         assert_eq!(read_all(&partition, 0).unwrap()[..100], expected);
+        drop(partition);
+        assert!(machine.open().1.is_clean(), "both were written anew");
     }
 }
 

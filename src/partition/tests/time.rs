@@ -608,9 +608,45 @@ fn restore(machine: &Machine, image: &[(PathBuf, Vec<u8>)]) {
 
 fn refuse_time_indexes(machine: &Machine) {
     machine.storage.fail_if(|operation, path| {
-        let is_index = path.extension().is_some_and(|extension| extension == "timeindex");
+        let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".timeindex.tmp"));
         (is_index && operation == Operation::Write).then_some(io::ErrorKind::StorageFull)
     });
+}
+
+#[test]
+fn a_time_index_that_cant_be_made_anew_for_lack_of_descriptors_or_space_stays() {
+    for lack in ["descriptors", "space"] {
+        let machine = Machine::new();
+        machine.change(|settings| settings.segment_bytes = 256 << 10);
+        let mut list = List::default();
+        let (partition, _) = machine.open();
+        for number in 0..150 {
+            list.append(&machine, &partition, &[Some(number)], 4000);
+        }
+        partition.close().unwrap();
+        drop(partition);
+        let before = image(&machine);
+        let (partition, _) = machine.open();
+        list.append(&machine, &partition, &[Some(150)], 4000);
+        partition.flush().unwrap();
+        let segment = partition.segments.load().last().unwrap().get(&partition.env, &partition.spec, None).unwrap();
+        partition.writer.lock().as_mut().unwrap().finish_times();
+        segment.complete_times(&machine.storage);
+        match lack {
+            "descriptors" => machine.storage.run_out_of_files(true),
+            _ => refuse_time_indexes(&machine),
+        }
+        let end = partition.control.committed().file_position();
+        segment.save_active_times(&machine.storage, end, partition.epoch);
+        machine.storage.run_out_of_files(false);
+        machine.storage.heal();
+        let path = time_index_path(&segment.path);
+        let held = before.iter().find(|(known, _)| *known == path).map(|(_, bytes)| bytes.clone());
+        assert_eq!(held.unwrap(), machine.read_file(&path), "{lack}");
+        segment.save_active_times(&machine.storage, end, partition.epoch);
+        assert!(machine.read_file(&path).len() > 100);
+        assert!(!machine.files().iter().any(|name| name.ends_with(".tmp")), "{lack}: {:?}", machine.files());
+    }
 }
 
 /// It would tell of the records that were cut.
@@ -666,7 +702,7 @@ fn the_file_of_an_earlier_close_is_not_believed() {
     let (partition, _) = machine.open();
     list.append(&machine, &partition, &[Some(1000)], 4000);
     machine.storage.fail_if(|_, path| {
-        let is_index = path.extension().is_some_and(|extension| extension == "timeindex");
+        let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".timeindex.tmp"));
         is_index.then_some(io::ErrorKind::Other)
     });
     partition.close().unwrap();

@@ -282,7 +282,7 @@ fn surveyed_end(
 ) -> Result<End> {
     let known = checkpoint.map(|checkpoint| {
         let mut state = *checkpoint.state();
-        if checkpoint.lost_a_slot() {
+        if checkpoint.lost_slot().is_some() {
             state.offset_ceiling = state.offset_ceiling.saturating_add(2 * OFFSET_CEILING_STEP);
         }
         state

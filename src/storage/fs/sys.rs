@@ -104,6 +104,23 @@ pub(super) fn fill_holes(file: &fs::File, range: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
+/// Another handle of the file, which reads past the page cache; `None` where that can't be had (in memory, say).
+#[cfg(target_os = "linux")]
+pub(super) fn open_direct(file: &fs::File) -> io::Result<Option<fs::File>> {
+    use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if crate::error::is_out_of_files(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn open_direct(_file: &fs::File) -> io::Result<Option<fs::File>> {
+    Ok(None)
+}
+
 /// Begins to write a range's dirty pages without waiting.
 #[cfg(target_os = "linux")]
 pub(super) fn start_writeback(file: &fs::File, range: Range<u64>) -> io::Result<()> {
@@ -119,8 +136,8 @@ pub(super) fn start_writeback(file: &fs::File, range: Range<u64>) -> io::Result<
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
             Some(libc::EINTR) => {}
-            // A hint that the system doesn't know.
-            Some(libc::ENOSYS) => return Ok(()),
+            // A hint that the system, or a sandbox, doesn't know.
+            Some(libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP | libc::EINVAL) => return Ok(()),
             _ => return Err(error),
         }
     }

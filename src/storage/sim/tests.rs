@@ -1,3 +1,7 @@
+mod crash;
+mod names;
+mod steps;
+
 use super::{
     super::{Encode, Store, conformance},
     *,

@@ -11,50 +11,75 @@
 //! Plain data; the storage keeps it under a lock.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ffi::OsString,
     io,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
+use parking_lot::RwLock;
+
+#[cfg(any(test, fuzzing))]
+use super::journal::{Change, Journal};
 use super::{
     super::{DirEntry, EntryKind},
-    memory::{FileNode, Space},
+    blocks::Space,
+    contents::Contents,
+    node::FileNode,
 };
 
 /// The number of a file or folder.
-type Inode = u64;
+pub(super) type Inode = u64;
 
-const ROOT: Inode = 1;
+pub(super) const ROOT: Inode = 1;
+
+/// The names in a folder.
+pub(super) type Names = BTreeMap<OsString, Inode>;
+
+/// The folder that a name is in, and the name.
+pub(super) type Place = (Inode, OsString);
 
 /// All names and nodes.
 pub(super) struct Tree {
-    nodes: HashMap<Inode, Node>,
-    last_inode: Inode,
+    pub(super) nodes: BTreeMap<Inode, Node>,
+    pub(super) last_inode: Inode,
+    /// `None` where nobody asks what a crash would leave.
+    #[cfg(any(test, fuzzing))]
+    pub(super) journal: Option<Journal>,
 }
 
-enum Node {
+pub(super) enum Node {
     File(Arc<FileNode>),
-    Dir(BTreeMap<OsString, Inode>),
+    Dir(Names),
 }
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { nodes: HashMap::from([(ROOT, Node::Dir(BTreeMap::new()))]), last_inode: ROOT }
+        Self {
+            nodes: BTreeMap::from([(ROOT, Node::Dir(Names::new()))]),
+            last_inode: ROOT,
+            #[cfg(any(test, fuzzing))]
+            journal: None,
+        }
     }
 }
 
 impl Tree {
-    pub(super) fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
-        let mut dir = ROOT;
+    /// Makes the folder and its missing parents; answers the folders that have new names.
+    pub(super) fn create_dir_all(&mut self, path: &Path) -> io::Result<Vec<Inode>> {
+        let (mut dir, mut changed) = (ROOT, Vec::new());
         for name in names(path) {
             dir = match self.names_in(dir)?.get(&name) {
                 Some(&inode) => inode,
-                None => self.insert(dir, name, |_| Node::Dir(BTreeMap::new()))?,
+                None => {
+                    changed.push(dir);
+                    self.insert(dir, name, |_| Node::Dir(Names::new()))?
+                }
             };
         }
-        self.names_in(dir).map(drop)
+        self.names_in(dir)?;
+        Ok(changed)
     }
 
     pub(super) fn entry_kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
@@ -84,7 +109,7 @@ impl Tree {
     }
 
     /// All files.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn files(&self) -> Vec<Arc<FileNode>> {
         let files = self.nodes.values().filter_map(|node| match node {
             Node::File(file) => Some(file.clone()),
@@ -98,7 +123,10 @@ impl Tree {
         match self.entry_kind(path)? {
             None => {
                 let (dir, name) = self.place(path)?;
-                self.insert(dir, name, |inode| Node::File(Arc::new(FileNode::new(inode, path, space.clone()))))?;
+                let contents = Arc::new(RwLock::new(self.new_contents()));
+                self.insert(dir, name, |inode| {
+                    Node::File(Arc::new(FileNode::new(inode, path, contents, space.clone())))
+                })?;
             }
             Some(_) if new => return Err(io::ErrorKind::AlreadyExists.into()),
             Some(_) => {}
@@ -127,34 +155,88 @@ impl Tree {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "into itself"));
         }
         self.names_in_mut(from_dir)?.remove(&from_name);
-        if let Some(replaced) = self.names_in_mut(to_dir)?.insert(to_name, moved) {
+        if let Some(replaced) = self.names_in_mut(to_dir)?.insert(to_name.clone(), moved) {
             self.nodes.remove(&replaced);
         }
         self.tell_path(moved, to.to_owned());
+        self.note(moved, Some((from_dir, from_name)), Some((to_dir, to_name)));
         Ok(())
     }
 
     pub(super) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
-        let inode = self.file(path)?.inode();
-        let (dir, name) = self.place(path)?;
-        self.names_in_mut(dir)?.remove(&name);
-        self.nodes.remove(&inode);
-        Ok(())
+        self.file(path)?;
+        self.remove(path)
     }
 
-    pub(super) fn remove_dir_all(&mut self, path: &Path) -> io::Result<()> {
-        let inode = self.resolve(&names(path))?;
-        self.names_in(inode)?;
-        let (dir, name) = self.place(path)?;
-        self.names_in_mut(dir)?.remove(&name);
-        let mut doomed = vec![inode];
-        while let Some(inode) = doomed.pop() {
-            if let Some(Node::Dir(names)) = self.nodes.remove(&inode) {
-                doomed.extend(names.into_values());
+    /// All that is in a folder, and the folder, in an order in which they can be removed.
+    pub(super) fn below(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.place(path)?;
+        let (mut below, mut dirs) = (vec![path.to_owned()], vec![path.to_owned()]);
+        while let Some(dir) = dirs.pop() {
+            for (name, inode) in self.names_in(self.resolve(&names(&dir))?)? {
+                let path = dir.join(name);
+                if let Some(Node::Dir(_)) = self.nodes.get(inode) {
+                    dirs.push(path.clone());
+                }
+                below.push(path);
             }
+        }
+        below.reverse();
+        Ok(below)
+    }
+
+    /// Removes the name of a file or of an empty folder.
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        if let Some(inode) = self.names_in_mut(dir)?.remove(&name) {
+            self.note(inode, Some((dir, name)), None);
+            self.nodes.remove(&inode);
         }
         Ok(())
     }
+
+    /// Makes the names in the folder durable.
+    pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let dir = self.resolve(&names(path))?;
+        self.names_in(dir)?;
+        self.make_durable(dir);
+        Ok(())
+    }
+
+    /// The names in the folder are durable.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn make_durable(&mut self, dir: Inode) {
+        if let Some(journal) = &mut self.journal {
+            journal.sync(dir, |inode| self.nodes.contains_key(&inode));
+        }
+    }
+
+    #[cfg(not(any(test, fuzzing)))]
+    pub(super) fn make_durable(&mut self, _dir: Inode) {}
+
+    #[cfg(not(any(test, fuzzing)))]
+    fn new_contents(&self) -> Contents {
+        Contents::default()
+    }
+
+    #[cfg(any(test, fuzzing))]
+    fn new_contents(&self) -> Contents {
+        if self.journal.is_some() { Contents::tracked() } else { Contents::default() }
+    }
+
+    /// Takes down that a file or folder lost a name and has got another one. It is among the nodes still.
+    #[cfg(any(test, fuzzing))]
+    fn note(&mut self, inode: Inode, from: Option<Place>, to: Option<Place>) {
+        let Some(journal) = &mut self.journal else { return };
+        let contents = match self.nodes.get(&inode) {
+            Some(Node::File(file)) => Some(file.contents().clone()),
+            _ => None,
+        };
+        journal.add(Change { inode, from, to }, contents);
+    }
+
+    #[cfg(not(any(test, fuzzing)))]
+    fn note(&mut self, _inode: Inode, _from: Option<Place>, _to: Option<Place>) {}
 
     /// The node that a path leads to.
     fn resolve(&self, names: &[OsString]) -> io::Result<Inode> {
@@ -163,8 +245,8 @@ impl Tree {
         })
     }
 
-    /// The folder that a path's last name is or would be in, and that name.
-    fn place(&self, path: &Path) -> io::Result<(Inode, OsString)> {
+    /// Where a path's last name is or would be.
+    fn place(&self, path: &Path) -> io::Result<Place> {
         let mut names = names(path);
         let name = names.pop().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the root"))?;
         let dir = self.resolve(&names)?;
@@ -172,7 +254,7 @@ impl Tree {
         Ok((dir, name))
     }
 
-    fn names_in(&self, dir: Inode) -> io::Result<&BTreeMap<OsString, Inode>> {
+    fn names_in(&self, dir: Inode) -> io::Result<&Names> {
         match self.nodes.get(&dir) {
             Some(Node::Dir(names)) => Ok(names),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
@@ -180,7 +262,7 @@ impl Tree {
         }
     }
 
-    fn names_in_mut(&mut self, dir: Inode) -> io::Result<&mut BTreeMap<OsString, Inode>> {
+    fn names_in_mut(&mut self, dir: Inode) -> io::Result<&mut Names> {
         match self.nodes.get_mut(&dir) {
             Some(Node::Dir(names)) => Ok(names),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
@@ -191,9 +273,10 @@ impl Tree {
     /// Adds a node to a folder.
     fn insert(&mut self, dir: Inode, name: OsString, make: impl FnOnce(Inode) -> Node) -> io::Result<Inode> {
         let inode = self.last_inode + 1;
-        self.names_in_mut(dir)?.insert(name, inode);
+        self.names_in_mut(dir)?.insert(name.clone(), inode);
         self.last_inode = inode;
         self.nodes.insert(inode, make(inode));
+        self.note(inode, None, Some((dir, name)));
         Ok(inode)
     }
 
