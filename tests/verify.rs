@@ -400,7 +400,9 @@ fn each_kind_of_damage_is_found_in_its_place() {
         ),
         (
             "a segment of another partition",
-            &|dir, segments| drop(fs::copy(&segments[0], dir.join("orders-1/00000000000000000000.log")).unwrap()),
+            &|dir, segments| {
+                fs::copy(&segments[0], dir.join("orders-1/00000000000000000000.log")).unwrap();
+            },
             &["corruption"],
         ),
         ("a sealed index", &|_, segments| cut(&segments[0].with_extension("index"), 8), &["index"]),
