@@ -158,7 +158,7 @@ fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEv
 /// Makes what was kept durable: it may have been read from pages that never reached the device.
 fn sync(opener: &Opener<'_>, survey: &Survey) -> Result<()> {
     for candidate in survey.candidates.iter().filter(|candidate| candidate.header.is_some()) {
-        let sync = candidate.open(opener.storage())?.sync_data();
+        let sync = candidate.open(opener.storage(), opener.mode)?.sync_data();
         sync.map_err(|source| Error::io("sync", &candidate.path, source))?;
     }
     opener.storage().sync_dir(opener.dir).map_err(|source| Error::io("sync the folder", opener.dir, source))
@@ -172,7 +172,7 @@ fn rewrite(opener: &Opener<'_>, survey: &Survey, end: (usize, u64), events: &mut
         if candidate.header.is_none() {
             continue;
         }
-        let file = candidate.open(opener.storage())?;
+        let file = candidate.open(opener.storage(), opener.mode)?;
         let len = if at == end.0 { end.1 } else { candidate.limit };
         let temporary = opener.dir.join(REWRITE_NAME);
         let swap = || {

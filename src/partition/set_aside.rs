@@ -67,7 +67,7 @@ fn set_tail_aside(
     candidate: &mut Candidate,
     position: u64,
 ) -> Result<Option<PathBuf>> {
-    let file = candidate.open(storage)?;
+    let file = candidate.open(storage, OpenMode::ReadWrite)?;
     let path = &candidate.path;
     let failed = |source| Error::io("set the torn tail aside of", path, source);
     let mut source = FileSource::new(file.clone()).map_err(failed)?;

@@ -136,11 +136,11 @@ fn candidates(opener: &Opener<'_>, durable: Option<LogPosition>) -> Result<Vec<C
 
 impl Candidate {
     /// The segment's file.
-    pub(super) fn open(&self, storage: &dyn Storage) -> Result<Arc<dyn File>> {
+    pub(super) fn open(&self, storage: &dyn Storage, mode: OpenMode) -> Result<Arc<dyn File>> {
         if let Some(file) = &self.written {
             return Ok(file.clone());
         }
-        let open = storage.open(&self.path, OpenMode::ReadWrite);
+        let open = storage.open(&self.path, mode);
         open.map_err(|source| Error::io("open the segment", &self.path, source))
     }
 
@@ -179,9 +179,7 @@ impl Survey {
         self.tail.last_time_ms = self.tail.last_time_ms.max(header.base_timestamp_ms);
         self.candidates[at].valid_end = start;
         self.last_valid = (at, start);
-        let path = &self.candidates[at].path;
-        let open = opener.storage().open(path, opener.mode);
-        let file = open.map_err(|source| Error::io("open the segment", path, source))?;
+        let file = self.candidates[at].open(opener.storage(), opener.mode)?;
         let scanned = FileSource::new(file).and_then(|source| {
             if source.len() < start {
                 self.note_cut_file(at, &header, source, start)
