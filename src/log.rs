@@ -325,8 +325,10 @@ impl LogOptions {
         json_file::remove_temporaries(&*storage, path, |name| name == META_TEMPORARY)?;
         let mut recovery = RecoveryReport::default();
         // Again, because only who holds the lock knows.
-        if read_meta(&*storage, path)?.is_none() {
-            write_meta(&*storage, path, &clock, &mut recovery)?;
+        match read_meta(&*storage, path)? {
+            // By a process that may have been killed before it could make the name durable.
+            Some(_) => storage.sync_dir(path).map_err(|source| Error::io("sync the folder", path, source))?,
+            None => write_meta(&*storage, path, &clock, &mut recovery)?,
         }
 
         let flusher = Flusher::start(self.background)?;
@@ -482,5 +484,5 @@ impl Log {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -26,7 +26,7 @@ mod membership;
 mod offsets;
 mod rebalance;
 mod subscription;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod verify;
 

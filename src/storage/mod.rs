@@ -327,6 +327,9 @@ pub(crate) struct Region {
     map: Arc<dyn Any + Send + Sync>,
     /// Set by the simulated storage alone.
     observer: Option<Arc<dyn Observer>>,
+    /// Finds data races where models are checked.
+    #[cfg(loom)]
+    pub(crate) borrows: crate::sync::model::Borrows,
 }
 
 // SAFETY: the pointer leads into a mapping that `map` keeps alive and that any thread may use; data races are ruled
@@ -347,7 +350,14 @@ impl Region {
         map: Arc<dyn Any + Send + Sync>,
         observer: Option<Arc<dyn Observer>>,
     ) -> Self {
-        Self { start, len, map, observer }
+        Self {
+            start,
+            len,
+            map,
+            observer,
+            #[cfg(loom)]
+            borrows: Default::default(),
+        }
     }
 
     /// Length in bytes.
@@ -369,6 +379,8 @@ impl Region {
         if range.start > range.end || range.end > self.len {
             return None;
         }
+        #[cfg(loom)]
+        self.borrows.read(range.clone());
         // SAFETY: in bounds as just checked; alive by `map`; unchanging by the caller's promise.
         Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.end - range.start) })
     }
@@ -383,6 +395,8 @@ impl Region {
         if len > self.len.checked_sub(position)? {
             return None;
         }
+        #[cfg(loom)]
+        self.borrows.write(position..position + len);
         // SAFETY: in bounds as just checked; alive by `map`; exclusively ours by the caller's promise.
         let window = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(position), len) };
         match &self.observer {
