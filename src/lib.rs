@@ -117,6 +117,7 @@
 // In the order of layers: a file uses only what stands above it, or in its own layer (see `tests/layering.rs`).
 
 // Ground.
+mod changes;
 mod clock;
 mod config;
 mod error;
@@ -144,7 +145,6 @@ mod segment_header;
 mod partition;
 
 // Topics.
-mod changes;
 mod durable;
 mod json_file;
 mod orphan;
