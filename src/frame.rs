@@ -583,5 +583,5 @@ impl std::iter::FusedIterator for RecordViews<'_> {}
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -112,6 +112,7 @@
 //! folder open.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(loom, allow(dead_code, unused_imports, reason = "of the tests only the models are there"))]
 
 // In the order of layers: a file uses only what stands above it, or in its own layer (see `tests/layering.rs`).
 
@@ -126,6 +127,7 @@ mod name;
 mod pattern;
 mod place;
 mod random;
+mod sync;
 mod verification;
 mod waiter;
 
@@ -162,6 +164,8 @@ mod reader;
 
 // Root.
 mod log;
+#[cfg(any(test, fuzzing))]
+mod simulation;
 
 pub mod doc;
 
@@ -215,7 +219,10 @@ const _: () = {
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::{
-        encoding::fuzzing::typed_decode, frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header,
+        encoding::fuzzing::typed_decode,
+        frame::fuzzing::frame_decode,
+        segment_header::fuzzing::segment_header,
+        simulation::fuzzing::{crash_states, operations},
     };
 }
 

@@ -654,5 +654,5 @@ impl<'a, I: Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone> fmt::Debug for
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

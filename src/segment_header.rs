@@ -213,5 +213,5 @@ impl fmt::Display for HeaderFault {
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

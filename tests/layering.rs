@@ -26,6 +26,7 @@ const ROWS: [(&str, &[&str]); 8] = [
             "figures",
             "mix",
             "random",
+            "sync",
             "verification",
         ],
     ),
@@ -38,7 +39,7 @@ const ROWS: [(&str, &[&str]); 8] = [
     ),
     ("groups", &["group"]),
     ("clients", &["reader", "consumer", "encoding"]),
-    ("root", &["log"]),
+    ("root", &["log", "simulation"]),
 ];
 
 /// Modules of no row: they are documentation.

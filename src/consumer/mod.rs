@@ -367,5 +367,5 @@ impl fmt::Debug for Consumer {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -241,5 +241,5 @@ impl Chains {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -217,5 +217,5 @@ fn decode_member(value: Option<&[u8]>) -> Option<Option<MemberInfo>> {
     reader.is_empty().then_some(Some(MemberInfo { process, subscription }))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -312,5 +312,5 @@ impl Group {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

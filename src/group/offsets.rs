@@ -259,5 +259,5 @@ impl Fold {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

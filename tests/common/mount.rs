@@ -70,6 +70,16 @@ impl Mount {
         Ok(mount)
     }
 
+    /// As [`in_file`](Mount::in_file), with the file in memory: blocks that nobody writes take none.
+    pub(crate) fn in_memory(make: &mut Command, kind: &str, bytes: u64) -> Result<Self, String> {
+        let mut mount = Self::new("tmpfs", &format!("size={}", bytes + (16 << 20)))?;
+        let image = mount.path().join("image");
+        std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).map_err(|error| error.to_string())?;
+        run(make.arg(&image))?;
+        mount.add("in-memory", kind, image.to_str().unwrap(), "loop")?;
+        Ok(mount)
+    }
+
     /// Mounts another one, on a folder of that name beside the others.
     pub(crate) fn add(&mut self, name: &str, kind: &str, source: &str, options: &str) -> Result<PathBuf, String> {
         let target = self.root.path().join(name);
@@ -139,9 +149,17 @@ impl Ballast {
             while file.write_all(&piece).is_ok() {}
         }
         let _ = file.sync_all();
-        let len = file.metadata().unwrap().len() / 4096 * 4096;
-        file.set_len(len.saturating_sub(leave)).unwrap();
-        file.sync_all().unwrap();
+        let len = (file.metadata().unwrap().len() / 4096 * 4096).saturating_sub(leave);
+        if file.set_len(len).and_then(|()| file.sync_all()).is_err() {
+            // Where even that takes space (btrfs): once more, up to there.
+            drop(file);
+            std::fs::remove_file(&path).unwrap();
+            rustix::fs::syncfs(std::fs::File::open(folder).unwrap()).unwrap();
+            let mut file = std::fs::File::create(&path).unwrap();
+            let piece = vec![0x55; 4096];
+            let _ = (0..len / 4096).try_for_each(|_| file.write_all(&piece));
+            let _ = file.sync_all();
+        }
         Self(path)
     }
 
