@@ -92,7 +92,31 @@ pub(crate) struct Disk {
     cut: Cut,
     image: PathBuf,
     device_image: PathBuf,
+    // Before what it is mounted from, so that it goes first.
     mount: Mount,
+    /// What the file system is mounted from, if that stays attached: the device's number then stays the same, as that
+    /// of a disk does, and only the mount's own tells that there was a cut.
+    attached: Option<Attached>,
+}
+
+/// A loop device. Detached when this goes.
+struct Attached(String);
+
+impl Attached {
+    fn new(image: &Path) -> Result<Self, String> {
+        let found = Command::new("losetup").args(["--find", "--show"]).arg(image).output();
+        let found = found.map_err(|error| format!("losetup: {error}"))?;
+        if !found.status.success() {
+            return Err(format!("losetup: {}", String::from_utf8_lossy(&found.stderr).trim()));
+        }
+        Ok(Self(String::from_utf8_lossy(&found.stdout).trim().to_owned()))
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = run(Command::new("losetup").arg("--detach").arg(&self.0));
+    }
 }
 
 impl Disk {
@@ -113,9 +137,18 @@ impl Disk {
         run(kind.make().arg(&image))?;
         // The device is there before the power is.
         run(Command::new("sync").arg("--file-system").arg(&image))?;
-        let mut disk = Self { kind, cut, image, device_image, mount };
-        disk.mount.add("mounted", kind.name(), path_text(&disk.image), "loop")?;
+        let attached = if cut == Cut::FileSystem { Some(Attached::new(&image)?) } else { None };
+        let mut disk = Self { kind, cut, image, device_image, mount, attached };
+        disk.mount()?;
         Ok(disk)
+    }
+
+    fn mount(&mut self) -> Result<(), String> {
+        let mounted = match &self.attached {
+            Some(device) => self.mount.add("mounted", self.kind.name(), &device.0, "defaults"),
+            None => self.mount.add("mounted", self.kind.name(), path_text(&self.image), "loop"),
+        };
+        mounted.map(drop)
     }
 
     /// The file system's root.
@@ -141,10 +174,10 @@ impl Disk {
         if self.cut == Cut::Device {
             self.mount.add("device", "ext4", path_text(&self.device_image), "loop")?;
         }
-        self.mount.add("mounted", self.kind.name(), path_text(&self.image), "loop").map(drop)
+        self.mount()
     }
 
-    /// Writes back pages of segments, and of the device's cache, here and there, until `stop`: they reach a disk in any
+    /// Writes back pages of segments and control pages, and of the device's cache, here and there, until `stop`: they reach a disk in any
     /// order.
     pub(crate) fn stir(&self, folder: &Path, seed: u64, stop: &AtomicBool) {
         let mut random = Random(seed);
@@ -152,7 +185,7 @@ impl Disk {
             thread::sleep(Duration::from_micros(random.below(3_000)));
             if self.cut == Cut::Device && random.below(2) == 0 {
                 write_back(&self.image, 16 * PAGE_BYTES, &mut random);
-            } else if let Some(path) = some_segment(folder, &mut random) {
+            } else if let Some(path) = some_file(folder, &mut random) {
                 write_back(&path, PAGE_BYTES, &mut random);
             }
         }
@@ -167,8 +200,8 @@ fn path_text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Any segment of the log in `folder`; `None` where the draw, or the power, says so.
-fn some_segment(folder: &Path, random: &mut Random) -> Option<PathBuf> {
+/// Any segment or control page of the log in `folder`; `None` where the draw, or the power, says so.
+fn some_file(folder: &Path, random: &mut Random) -> Option<PathBuf> {
     let entries = |path: &Path| -> io::Result<Vec<PathBuf>> {
         fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect()
     };
@@ -176,9 +209,9 @@ fn some_segment(folder: &Path, random: &mut Random) -> Option<PathBuf> {
         (!paths.is_empty()).then(|| paths.swap_remove(random.below(paths.len() as u64) as usize))
     };
     let partition = pick(entries(folder).ok()?)?;
-    let mut segments = entries(&partition).ok()?;
-    segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
-    pick(segments)
+    let mut files = entries(&partition).ok()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "log" || extension == "state"));
+    pick(files)
 }
 
 /// Has some pages of a file written, if they are dirty. A file that is gone, or a disk that is, doesn't matter.
