@@ -95,8 +95,9 @@ fn run(plan: &Plan, states: &Arc<States>, bounds: Bounds, watched_from: usize) -
 }
 
 /// What the fuzz targets call, and the check of the simulation by bugs that are put in (`tests/mutations`).
-#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing {
+    #![allow(unreachable_pub)] // public under `cfg(fuzzing)` alone
+
     use super::*;
 
     /// Runs seeds from `first` on until there were so many crash states, or a violation. Answers what was violated, and
