@@ -26,7 +26,8 @@ mod membership;
 mod offsets;
 mod rebalance;
 mod subscription;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod verify;
 

@@ -42,7 +42,8 @@ mod set_aside;
 mod settings;
 mod skipped;
 mod survey;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod time_index;
 mod time_lookup;

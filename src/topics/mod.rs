@@ -282,5 +282,6 @@ impl std::fmt::Debug for TopicState {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
