@@ -14,7 +14,6 @@
 use std::{
     ops::Range,
     sync::Arc,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -35,7 +34,8 @@ use crate::{
     frame::{FrameEncoder, FramePlace, MAX_FRAME_BYTES, MAX_RECORDS, NO_DURABLE_DISTANCE, record_bytes},
     record::Record,
     segment_header::{DATA_START, Predecessor},
-    storage::Encode,
+    storage::{Encode, File},
+    sync::Ordering,
 };
 
 /// Offsets are below this, so that they fit signed integers everywhere.
@@ -376,9 +376,14 @@ impl PartitionLog {
             writer.scratch.clear();
             writer.scratch.resize(encoder.frame_bytes(), 0);
             frame.encode(&mut writer.scratch[..]);
-            let file = writer.segment.open_file(&self.env);
-            let written = file.and_then(|file| file.write_all_at(&writer.scratch, at));
-            return written.map_err(|source| Error::io("append to", &writer.segment.path, source));
+            let segment = &writer.segment;
+            let write = |file: Arc<dyn File>| {
+                file.write_all_at(&writer.scratch, at).inspect_err(|_| {
+                    take_back(&*file, at..at + writer.scratch.len() as u64, segment.region.len() as u64);
+                })
+            };
+            let written = segment.open_file(&self.env).and_then(write);
+            return written.map_err(|source| Error::io("append to", &segment.path, source));
         }
         let start = usize::try_from(at).unwrap_or(usize::MAX);
         // SAFETY: the bytes behind the published end are ours while we hold the writer lock, and reserved by now.
@@ -562,6 +567,19 @@ impl PartitionLog {
         self.roll_segment(&mut writer, 0, now_ms)
     }
 
+    /// Lets appends go on at `offset`, if they would at a lower one. Durable when this returns.
+    pub(crate) fn pass_offsets(&self, offset: u64) -> Result<()> {
+        self.check_writable()?;
+        // First, so that a power cut behind it leaves no end below what is built on this one.
+        self.raise_ceiling(offset)?;
+        let mut writer = self.writer()?;
+        if offset > writer.next_offset {
+            writer.next_offset = offset;
+            self.control.raise_next_offset(offset);
+        }
+        Ok(())
+    }
+
     /// Whether [`append_batch`](PartitionLog::append_batch) of these records would begin a new segment.
     pub(crate) fn must_roll_for(&self, records: &[Record<'_>]) -> Result<bool> {
         let (mut bytes, mut rest) = (0, records);
@@ -615,6 +633,16 @@ impl PartitionLog {
         if raise || flush {
             self.env.flusher.schedule(self, Instant::now());
         }
+    }
+}
+
+/// Takes away what a write that failed has written behind the end of the log: it takes space, and would look like a torn
+/// tail if the process were killed. Nobody reads there. If this fails, so be it.
+fn take_back(file: &dyn File, written: Range<u64>, len: u64) {
+    let mut found = vec![0; usize::try_from(written.end - written.start).unwrap_or(0)];
+    let read = file.read_at(&mut found, written.start).unwrap_or(0);
+    if found[..read].iter().any(|&byte| byte != 0) {
+        let _ = file.set_len(written.start).and_then(|()| file.set_len(len));
     }
 }
 

@@ -283,4 +283,5 @@ impl std::fmt::Debug for TopicState {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

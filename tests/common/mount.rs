@@ -4,7 +4,12 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
+
+/// How long somebody may take to leave a file system.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether a kind of test must not be skipped: `TIDELOG_REQUIRE` names them, with commas between.
 fn is_required(what: &str) -> bool {
@@ -40,7 +45,12 @@ pub(crate) struct Mount {
 impl Mount {
     /// A folder to mount in, nothing mounted yet.
     pub(crate) fn prepare() -> Self {
-        Self { mounted: Vec::new(), root: tempfile::tempdir().unwrap() }
+        Self::prepare_in(&env::temp_dir())
+    }
+
+    /// The same, in a folder in that one.
+    pub(crate) fn prepare_in(folder: &Path) -> Self {
+        Self { mounted: Vec::new(), root: tempfile::tempdir_in(folder).unwrap() }
     }
 
     /// Mounts one file system of this type, with these options.
@@ -60,6 +70,16 @@ impl Mount {
         Ok(mount)
     }
 
+    /// As [`in_file`](Mount::in_file), with the file in memory: blocks that nobody writes take none.
+    pub(crate) fn in_memory(make: &mut Command, kind: &str, bytes: u64) -> Result<Self, String> {
+        let mut mount = Self::new("tmpfs", &format!("size={}", bytes + (16 << 20)))?;
+        let image = mount.path().join("image");
+        std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).map_err(|error| error.to_string())?;
+        run(make.arg(&image))?;
+        mount.add("in-memory", kind, image.to_str().unwrap(), "loop")?;
+        Ok(mount)
+    }
+
     /// Mounts another one, on a folder of that name beside the others.
     pub(crate) fn add(&mut self, name: &str, kind: &str, source: &str, options: &str) -> Result<PathBuf, String> {
         let target = self.root.path().join(name);
@@ -67,6 +87,19 @@ impl Mount {
         run(Command::new("mount").args(["-t", kind, "-o", options, source]).arg(&target))?;
         self.mounted.push(target.clone());
         Ok(target)
+    }
+
+    /// Unmounts everything, what was mounted last first. Waits a little for those who are on their way out.
+    pub(crate) fn unmount(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + UNMOUNT_PATIENCE;
+        while let Some(target) = self.mounted.last() {
+            match run(Command::new("umount").arg(target)) {
+                Ok(()) => drop(self.mounted.pop()),
+                Err(reason) if Instant::now() > deadline => return Err(reason),
+                Err(_) => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        Ok(())
     }
 
     /// Says that something was mounted there by other means.
@@ -116,9 +149,17 @@ impl Ballast {
             while file.write_all(&piece).is_ok() {}
         }
         let _ = file.sync_all();
-        let len = file.metadata().unwrap().len() / 4096 * 4096;
-        file.set_len(len.saturating_sub(leave)).unwrap();
-        file.sync_all().unwrap();
+        let len = (file.metadata().unwrap().len() / 4096 * 4096).saturating_sub(leave);
+        if file.set_len(len).and_then(|()| file.sync_all()).is_err() {
+            // Where even that takes space (btrfs): once more, up to there.
+            drop(file);
+            std::fs::remove_file(&path).unwrap();
+            rustix::fs::syncfs(std::fs::File::open(folder).unwrap()).unwrap();
+            let mut file = std::fs::File::create(&path).unwrap();
+            let piece = vec![0x55; 4096];
+            let _ = (0..len / 4096).try_for_each(|_| file.write_all(&piece));
+            let _ = file.sync_all();
+        }
         Self(path)
     }
 

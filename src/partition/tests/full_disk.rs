@@ -180,3 +180,25 @@ fn a_failed_sync_of_a_cut_that_waited_for_space_poisons() {
     assert!(report.events().iter().any(|event| matches!(event, RecoveryEvent::Rewritten { .. })), "{report:?}");
     assert_eq!(read_all(&partition, 0).unwrap(), expected);
 }
+
+#[test]
+fn where_a_length_takes_space_a_partition_opens_all_the_same() {
+    for left in [Left::Closed, Left::Killed] {
+        let (machine, expected) = left.machine(true);
+        machine.storage.fail_if(|operation, _| {
+            let full = matches!(operation, Operation::SetLen | Operation::Create | Operation::Write);
+            full.then_some(std::io::ErrorKind::StorageFull)
+        });
+        let (partition, report) = machine.open();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        assert_eq!(partition.append(&Record::new("no"), None).unwrap_err().kind(), ErrorKind::StorageFull);
+        machine.storage.heal();
+        append_numbers(&partition, 400..402);
+        partition.close().unwrap();
+        drop(partition);
+        let (partition, report) = machine.open();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(values(&read_all(&partition, 0).unwrap())[..400], values(&expected));
+    }
+}

@@ -1,10 +1,14 @@
-//! A disk that fills up, and is freed: a small memory file system, mounted for the test. Work is done in child processes,
-//! so that a store into a page that the disk has no room for (`SIGBUS`) is seen.
+//! A disk that fills up, and is freed: small file systems, mounted for the test. Work is done in child processes, so that a
+//! store into a page that the disk has no room for (`SIGBUS`) is seen. The last line counts the points of the
+//! [`sweep`] over stages and amounts of space.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 #[cfg(target_os = "linux")]
+#[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+mod sweep;
 
 fn main() {
     #[cfg(target_os = "linux")]
@@ -22,16 +26,19 @@ mod linux {
         Consumer, Durability, Error, ErrorKind, Log, LogOptions, Opening, Partition, Record, Start, TopicConfig,
     };
 
-    use crate::common::{
-        append, check_numbers,
-        mount::{Ballast, Mount, skip},
-        process::{child_task, kill_myself, run_child, run_killed_child},
-        value_of,
+    use crate::{
+        common::{
+            POSITIONAL, append, check_numbers,
+            mount::{Ballast, Mount, skip},
+            process::{child_task, kill_myself, run_child, run_killed_child},
+            value_of,
+        },
+        sweep,
     };
 
     /// Bytes of a record's value.
     const VALUE_BYTES: usize = 1000;
-    const LEVELS: [Durability; 3] =
+    pub(crate) const LEVELS: [Durability; 3] =
         [Durability::Written, Durability::Interval(Duration::from_millis(1)), Durability::Synced];
 
     type Task = (&'static str, fn(&Path));
@@ -49,8 +56,13 @@ mod linux {
 
     pub(crate) fn main() {
         if let Some((task, folder)) = child_task() {
-            if task == "die full" {
-                return die_full(&folder);
+            if let Some(stage) = task.strip_prefix("sweep ") {
+                return sweep::sweep(stage, &folder);
+            }
+            match task.as_str() {
+                "die full" => return die_full(&folder),
+                "sweep-die" => return sweep::die(&folder),
+                _ => {}
             }
             let (_, work) = TASKS.iter().find(|(name, _)| *name == task).unwrap();
             return work(&folder);
@@ -59,7 +71,12 @@ mod linux {
             let options = if name == "inodes" { "size=4m,nr_inodes=40" } else { "size=4m" };
             Trial::test(format!("a_full_disk_is_an_error_for_{name}"), move || on_small_disk(name, options))
         });
-        libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+        let sweeps = sweep::FILE_SYSTEMS.iter().map(|&kind| {
+            Trial::test(format!("no_space_at_any_stage_costs_nothing_on_{}", kind.0), move || sweep::on(kind))
+        });
+        let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.chain(sweeps).collect());
+        println!("{}", sweep::figures());
+        conclusion.exit();
     }
 
     fn on_small_disk(task: &'static str, options: &str) -> Result<(), Failed> {
@@ -100,7 +117,7 @@ mod linux {
 
     /// Kind and words of the error.
     #[track_caller]
-    fn check_full(error: &Error) {
+    pub(crate) fn check_full(error: &Error) {
         assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
         assert!(error.path().is_some() && error.to_string().contains("no space left"), "{error}");
     }
@@ -229,9 +246,16 @@ mod linux {
 
         let log = options().open(folder.join("data")).unwrap();
         assert!(log.recovery().is_clean(), "{:?}", log.recovery());
+        let mut rest = Some(rest);
+        if POSITIONAL {
+            // Nothing was set aside for the record that there is another consumer.
+            let error = log.consumer("billing").topic("orders").open().unwrap_err();
+            check_full(&error);
+            rest.take().unwrap().remove();
+        }
         let mut consumer = self::consumer(&log);
         assert_eq!(consumer.committed("orders", 0).unwrap(), Some(committed));
-        rest.remove();
+        rest.into_iter().for_each(Ballast::remove);
         consumer.commit_offsets([("orders", 0, 7)]).unwrap();
         drop(consumer);
         log.close().unwrap();
@@ -302,7 +326,8 @@ mod linux {
         let end = fill(&partition, 0, VALUE_BYTES);
         consumer(&log).commit_offsets([("orders", 0, end)]).unwrap();
         ballast.remove();
-        Ballast::all_but(folder, 0);
+        // For records that a consumer has come; where appends don't use `pwrite` space was set aside for those.
+        Ballast::all_but(folder, if POSITIONAL { 40 << 10 } else { 0 });
         kill_myself();
     }
 
