@@ -163,7 +163,7 @@ fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEv
 fn sync(opener: &Opener<'_>, survey: &Survey) -> Result<bool> {
     let mut on_device = true;
     for (at, candidate) in survey.candidates.iter().enumerate().filter(|(_, candidate)| candidate.header.is_some()) {
-        let file = candidate.open(opener.storage(), OpenMode::ReadWrite)?;
+        let file = candidate.open(opener.storage(), opener.mode)?;
         file.sync_data().map_err(|source| Error::io("sync", &candidate.path, source))?;
         let doubtful = survey.durable_in(at)..candidate.valid_end;
         if opener.env.positional_appends && !doubtful.is_empty() {
