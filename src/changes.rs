@@ -8,14 +8,12 @@
 //! Any thread may call anything. Sleepers keep to the protocol of [`Waiter`]: ticket (or registration), watch, look,
 //! wait. Whoever tells a change holds none of the topics' locks: waking a task runs its executor's code.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::sync::Arc;
+
+use crate::{
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering},
+    waiter::Waiter,
 };
-
-use parking_lot::Mutex;
-
-use crate::waiter::Waiter;
 
 /// Counts changes, and wakes who waits for them.
 #[derive(Debug, Default)]

@@ -30,7 +30,7 @@ pub enum ErrorKind {
     LimitReached,
     /// Another process (or another [`Log`](crate::Log) of this one) has the folder open.
     Locked,
-    /// The path is there but is not a folder.
+    /// The path is there but is not a folder; nor is a link one, within the log's folder.
     NotADirectory,
     /// A topic or group name breaks the naming rule, or is reserved.
     InvalidName,
@@ -359,10 +359,15 @@ impl Error {
         if is_out_of_files(&source) || source.kind() == io::ErrorKind::OutOfMemory {
             return Repr::LimitReached { operation, path, source }.into();
         }
+        if source.get_ref().is_some_and(|inner| inner.is::<NotAFile>()) || source.kind() == io::ErrorKind::IsADirectory
+        {
+            return Self::corruption(path, 0, source.to_string());
+        }
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Repr::StorageFull { operation, path, source }.into()
             }
+            io::ErrorKind::NotADirectory => Repr::NotADirectory { path }.into(),
             _ => Repr::Io { operation, path, source }.into(),
         }
     }
@@ -383,6 +388,17 @@ impl Error {
     /// Adds what a batch had appended before `self` stopped it.
     pub(crate) fn after_appending(self, appended: Vec<AppendedRange>) -> Self {
         if appended.is_empty() { self } else { Repr::PartialAppend { appended, source: self }.into() }
+    }
+}
+
+/// Something else stands where a regular file belongs: it isn't opened.
+#[derive(Debug, thiserror::Error)]
+#[error("there is {0} in the place of a file")]
+pub(crate) struct NotAFile(pub(crate) &'static str);
+
+impl From<NotAFile> for io::Error {
+    fn from(found: NotAFile) -> Self {
+        Self::new(io::ErrorKind::InvalidInput, found)
     }
 }
 

@@ -584,4 +584,5 @@ impl std::iter::FusedIterator for RecordViews<'_> {}
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -112,10 +112,12 @@
 //! folder open.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(loom, allow(dead_code, unused_imports, reason = "of the tests only the models are there"))]
 
 // In the order of layers: a file uses only what stands above it, or in its own layer (see `tests/layering.rs`).
 
 // Ground.
+mod changes;
 mod clock;
 mod config;
 mod error;
@@ -126,6 +128,7 @@ mod name;
 mod pattern;
 mod place;
 mod random;
+mod sync;
 mod verification;
 mod waiter;
 
@@ -142,7 +145,6 @@ mod segment_header;
 mod partition;
 
 // Topics.
-mod changes;
 mod durable;
 mod json_file;
 mod orphan;
@@ -162,6 +164,8 @@ mod reader;
 
 // Root.
 mod log;
+#[cfg(any(test, fuzzing))]
+mod simulation;
 
 pub mod doc;
 
@@ -215,7 +219,10 @@ const _: () = {
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::{
-        encoding::fuzzing::typed_decode, frame::fuzzing::frame_decode, segment_header::fuzzing::segment_header,
+        encoding::fuzzing::typed_decode,
+        frame::fuzzing::frame_decode,
+        segment_header::fuzzing::segment_header,
+        simulation::fuzzing::{crash_states, operations},
     };
 }
 

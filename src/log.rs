@@ -20,7 +20,7 @@ mod repair;
 mod verify;
 
 use std::{
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
@@ -106,17 +106,24 @@ impl Log {
     /// # What is assumed
     /// - The folder lies on a local file system: ext4, xfs, btrfs, zfs, tmpfs, overlayfs, apfs, ntfs, or another one
     ///   that an option allows. Network file systems are refused.
-    /// - Nobody but tidelog changes the files.
+    /// - Nobody but tidelog changes the files. What nothing in the folder can tell: a backup of it that was restored as a
+    ///   whole goes on where it was made, and assigns offsets again that were assigned since. (Where the folder of a
+    ///   partition alone is an older one, no offset below what a group has committed is assigned again, and that is
+    ///   [told](Finding::CommitsBeyondEnd).)
+    /// - The folder itself may be a link or a mount. In it links aren't followed, and pipes and devices not opened: one in
+    ///   the place of a file or folder is refused, and what it leads to is neither read nor changed.
     /// - A media error on a mapped page ends the process: that is how systems report it. Recovery reads files without
     ///   mapping them and reports such errors instead.
     ///
     /// # Errors
     /// - [`Locked`](crate::ErrorKind::Locked): another process, or another `Log` of this one, has the folder open.
-    /// - [`NotADirectory`](crate::ErrorKind::NotADirectory): there is something else of that name.
+    /// - [`NotADirectory`](crate::ErrorKind::NotADirectory): there is something else of that name, or in the place of a
+    ///   folder within it.
     /// - [`UnsupportedFormat`](crate::ErrorKind::UnsupportedFormat): a newer version of tidelog wrote it. Nothing was
     ///   changed.
     /// - [`UnsupportedFileSystem`](crate::ErrorKind::UnsupportedFileSystem).
-    /// - [`Corruption`](crate::ErrorKind::Corruption): `tidelog.meta` or a topic's file isn't what was written.
+    /// - [`Corruption`](crate::ErrorKind::Corruption): `tidelog.meta` or a topic's file isn't what was written, or a file
+    ///   is another partition's, or there is something else in the place of a file.
     ///   (Damaged records don't keep a log from being opened: reading tells them.)
     /// - [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull),
     ///   [`LimitReached`](crate::ErrorKind::LimitReached).
@@ -318,8 +325,10 @@ impl LogOptions {
         json_file::remove_temporaries(&*storage, path, |name| name == META_TEMPORARY)?;
         let mut recovery = RecoveryReport::default();
         // Again, because only who holds the lock knows.
-        if read_meta(&*storage, path)?.is_none() {
-            write_meta(&*storage, path, &clock, &mut recovery)?;
+        match read_meta(&*storage, path)? {
+            // By a process that may have been killed before it could make the name durable.
+            Some(_) => storage.sync_dir(path).map_err(|source| Error::io("sync the folder", path, source))?,
+            None => write_meta(&*storage, path, &clock, &mut recovery)?,
         }
 
         let flusher = Flusher::start(self.background)?;
@@ -406,20 +415,16 @@ fn default_open_files(storage: &dyn Storage) -> usize {
 
 /// Sees to it that there is a folder.
 fn make_folder(storage: &dyn Storage, path: &Path) -> Result<()> {
-    let failed = |operation, source: io::Error| match source.kind() {
-        io::ErrorKind::NotADirectory => Repr::NotADirectory { path: path.into() }.into(),
-        _ => Error::io(operation, path, source),
-    };
-    match storage.entry_kind(path).map_err(|source| failed("look at", source))? {
-        Some(EntryKind::Dir) => Ok(()),
-        Some(EntryKind::File | EntryKind::Other) => Err(Repr::NotADirectory { path: path.into() }.into()),
-        None => storage.create_dir_all(path).map_err(|source| failed("create the folder", source)),
-    }
+    storage.create_dir_all(path).map_err(|source| match storage.entry_kind(path) {
+        // A link that leads nowhere, say.
+        Ok(Some(EntryKind::File | EntryKind::Other)) => Repr::NotADirectory { path: path.into() }.into(),
+        _ => Error::io("create the folder", path, source),
+    })
 }
 
 fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Lock> {
     let dir = path.join(LOCKS_DIR);
-    storage.create_dir_all(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
+    storage.create_own_dir(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
     let file = dir.join(LOCK_FILE);
     match storage.lock_exclusive(&file).map_err(|source| Error::io("lock", &file, source))? {
         LockOutcome::Acquired(lock) => Ok(lock),
@@ -451,6 +456,7 @@ fn open_topics(
 ) -> Result<(Arc<Topics>, Arc<Groups>)> {
     let topics = Arc::new(Topics::open(env, path, options, recovery)?);
     let groups = Groups::open(&topics, housekeeper, recovery).and_then(|groups| {
+        groups.pass_commits(recovery);
         topics.finish_opening(&|topic_id| groups.forget_topic(topic_id), recovery)?;
         Ok(groups)
     });
@@ -479,4 +485,5 @@ impl Log {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

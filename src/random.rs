@@ -68,7 +68,7 @@ mod seeded {
 
     #[cfg(test)]
     mod tests {
-        use super::*;
+        use crate::random::{Sequence, seed};
 
         #[test]
         fn a_seeded_thread_draws_the_same_ids_twice() {

@@ -655,4 +655,5 @@ impl<'a, I: Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone> fmt::Debug for
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

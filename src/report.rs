@@ -74,6 +74,23 @@ pub enum Finding {
         /// The folder.
         path: PathBuf,
     },
+    /// The file of one of the log's own topics was missing. It was written anew, from what the files of its partition say.
+    MissingTopicFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A partition ends before an offset that a group has committed: records that were there are gone, as behind a
+    /// restored backup of its folder. Offsets that may have been used are not assigned again.
+    CommitsBeyondEnd {
+        /// The partition's folder.
+        path: PathBuf,
+        /// The greatest offset that a group has committed.
+        committed: u64,
+        /// Where the partition ended.
+        end_offset: u64,
+        /// Where appends go on.
+        detail: String,
+    },
     /// An earlier process had deleted this topic without coming to its end; now its files are gone too.
     DeletionFinished {
         /// The topic's name.
@@ -110,6 +127,14 @@ impl fmt::Display for Finding {
             Self::MissingPartition { path } => {
                 write!(f, "{} was missing or empty; its partition was made anew, without records", path.display())
             }
+            Self::MissingTopicFile { path } => {
+                write!(f, "{} was missing and was written anew, by its partition's files", path.display())
+            }
+            Self::CommitsBeyondEnd { path, committed, end_offset, detail } => write!(
+                f,
+                "{} ended at offset {end_offset}, groups have committed offset {committed}: records are missing; {detail}",
+                path.display()
+            ),
             Self::DeletionFinished { topic } => {
                 write!(f, "topic {topic:?} had been deleted; the rest of its files was removed")
             }

@@ -214,4 +214,5 @@ impl fmt::Display for HeaderFault {
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

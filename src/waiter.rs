@@ -10,15 +10,12 @@
 
 use std::{
     panic::{self, AssertUnwindSafe},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
+    sync::Arc,
     task::{Wake, Waker},
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 
 /// Wakes a task, which runs other people's code: if that panics, the panic hook tells it, and neither the others that are
 /// to be woken nor the thread that wakes them, which may be the one that flushes, have to do with it.
@@ -33,8 +30,8 @@ pub(crate) struct Waiter {
     /// Whether there is a task; so that waking threads takes no lock.
     has_task: AtomicBool,
     task: Mutex<Option<Waker>>,
-    #[cfg(not(target_os = "linux"))]
-    queue: (Mutex<()>, parking_lot::Condvar),
+    #[cfg(any(not(target_os = "linux"), loom))]
+    queue: (Mutex<()>, crate::sync::Condvar),
 }
 
 /// What [`Waiter::wait`] compares to tell whether it was woken since.
@@ -48,7 +45,7 @@ impl Waiter {
     }
 
     /// Sleeps until a wake that came after the ticket, or for `timeout`. May return early.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(loom)))]
     pub(crate) fn wait(&self, ticket: Ticket, timeout: Duration) {
         use rustix::thread::futex;
         let timeout = futex::Timespec {
@@ -60,7 +57,7 @@ impl Waiter {
     }
 
     /// Sleeps until a wake that came after the ticket, or for `timeout`. May return early.
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), loom))]
     pub(crate) fn wait(&self, ticket: Ticket, timeout: Duration) {
         let mut guard = self.queue.0.lock();
         if self.ticket() == ticket {
@@ -98,13 +95,13 @@ impl Waiter {
     pub(crate) fn wake(&self) {
         self.wakes.fetch_add(1, Ordering::SeqCst);
         self.wake_task();
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(loom)))]
         {
             use rustix::thread::futex;
             // Fails only for a bad address, which a reference can't be.
             let _ = futex::wake(&self.wakes, futex::Flags::PRIVATE, i32::MAX as u32);
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(any(not(target_os = "linux"), loom))]
         {
             // Taking the lock orders this wake behind a sleeper's check of its ticket.
             drop(self.queue.0.lock());

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tidelog::{ErrorKind, Finding, Log, Record, Start, TopicConfig};
 
@@ -110,36 +114,176 @@ fn a_consumer_loses_nothing_of_the_other_partitions() {
     assert_eq!(offsets, (4..10).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_commit_outside_the_log_is_told_by_poll() {
-    let dir = tempfile::tempdir().unwrap();
-    prepare(dir.path());
-    let log = Log::open(dir.path()).unwrap();
+/// A log whose group has read and committed all, closed.
+fn prepare_committed(dir: &Path) {
+    prepare(dir);
+    let log = Log::open(dir).unwrap();
     let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
     assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), RECORDS as usize);
     consumer.commit().unwrap();
     drop(consumer);
     log.close().unwrap();
-    fs::remove_dir_all(dir.path().join("orders-1")).unwrap();
+}
 
-    let log = Log::open(dir.path()).unwrap();
-    let finding = Finding::MissingPartition { path: dir.path().join("orders-1") };
-    assert_eq!(log.recovery().findings(), [finding]);
-    let topic = log.topic("orders").unwrap();
-    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
-    assert_eq!(consumer.position("orders", 1).unwrap(), 10);
-    for _ in 0..2 {
-        let error = consumer.poll(Duration::from_secs(60)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange);
-        assert_eq!((error.topic(), error.partition(), error.resume_offset()), (Some("orders"), Some(1), Some(0)));
+fn finding_of_passed(path: PathBuf, end_offset: u64) -> Finding {
+    let detail = format!("appends go on at offset {PASSED}");
+    Finding::CommitsBeyondEnd { path, committed: 10, end_offset, detail }
+}
+
+/// Where appends go on in a partition that was lost, and of which offset 10 was committed.
+const PASSED: u64 = (1 << 32) + 10;
+
+#[test]
+fn a_lost_partition_uses_no_offset_again_that_a_group_has_committed_and_its_group_is_told() {
+    // Also where so many records are appended first that they reach beyond the commit.
+    for appended_first in [0, 3 * RECORDS] {
+        let dir = tempfile::tempdir().unwrap();
+        prepare_committed(dir.path());
+        fs::remove_dir_all(dir.path().join("orders-1")).unwrap();
+
+        let log = Log::open(dir.path()).unwrap();
+        let path = dir.path().join("orders-1");
+        let missing = Finding::MissingPartition { path: path.clone() };
+        assert_eq!(log.recovery().findings(), [missing, finding_of_passed(path, 0)]);
+        let topic = log.topic("orders").unwrap();
+        for number in 0..appended_first {
+            let at = topic.append(Record::new(format!("new {number}")).partition(1)).unwrap();
+            assert_eq!(at.offset, PASSED + u64::from(number));
+        }
+        let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+        assert_eq!(consumer.position("orders", 1).unwrap(), 10);
+        for _ in 0..2 {
+            let error = consumer.poll(Duration::from_secs(60)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange);
+            let told = (error.topic(), error.partition(), error.resume_offset());
+            assert_eq!(told, (Some("orders"), Some(1), Some(PASSED)));
+        }
+        consumer.commit().unwrap();
+        assert_eq!(consumer.committed("orders", 1).unwrap(), Some(10));
+        topic.append(Record::new("new").partition(1)).unwrap();
+        consumer.seek("orders", 1, PASSED).unwrap();
+        assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), appended_first as usize + 1);
+        consumer.commit().unwrap();
+        let end = PASSED + u64::from(appended_first) + 1;
+        assert_eq!(consumer.committed("orders", 1).unwrap(), Some(end));
+        drop(consumer);
+        log.close().unwrap();
+        let log = Log::open(dir.path()).unwrap();
+        assert!(log.recovery().is_clean(), "{:?}", log.recovery());
+        assert_eq!(log.topic("orders").unwrap().partition(1).unwrap().start_offset(), PASSED);
     }
-    consumer.commit().unwrap();
-    assert_eq!(consumer.committed("orders", 1).unwrap(), Some(10));
-    topic.append(Record::new("new").partition(1)).unwrap();
-    consumer.seek("orders", 1, 0).unwrap();
+}
+
+#[test]
+fn an_older_copy_of_a_partition_uses_no_offset_again_that_a_group_has_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let backup = dir.path().join("backup");
+    let data = dir.path().join("data");
+    let log = Log::open(&data).unwrap();
+    let topic = log.create_topic("orders", TopicConfig::with_partitions(1)).unwrap();
+    topic.append_batch((0..4).map(|_| Record::new("early"))).unwrap();
+    log.close().unwrap();
+    fs::create_dir(&backup).unwrap();
+    for entry in fs::read_dir(data.join("orders-0")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, backup.join(path.file_name().unwrap())).unwrap();
+    }
+    let log = Log::open(&data).unwrap();
+    let topic = log.topic("orders").unwrap();
+    topic.append_batch((4..12).map(|_| Record::new("late"))).unwrap();
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    consumer.commit_offsets([("orders", 0, 10)]).unwrap();
+    drop(consumer);
+    log.close().unwrap();
+    fs::remove_dir_all(data.join("orders-0")).unwrap();
+    fs::rename(backup, data.join("orders-0")).unwrap();
+
+    let log = Log::open(&data).unwrap();
+    assert_eq!(log.recovery().findings(), [finding_of_passed(data.join("orders-0"), 4)]);
+    let partition = log.topic("orders").unwrap().partition(0).unwrap();
+    assert_eq!(partition.append(Record::new("on")).unwrap().offset, PASSED);
+    let values = partition.read_from(0).unwrap().map(|record| record.unwrap().value().unwrap().to_vec());
+    assert_eq!(values.collect::<Vec<_>>(), [&b"early"[..], b"early", b"early", b"early", b"on"]);
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
     assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 1);
-    consumer.commit().unwrap();
-    assert_eq!(consumer.committed("orders", 1).unwrap(), Some(1));
+    drop(consumer);
+    log.close().unwrap();
+    assert!(Log::open(&data).unwrap().recovery().is_clean());
+}
+
+#[test]
+fn a_lost_file_of_the_topic_of_commits_is_made_anew_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare_committed(dir.path());
+    let file = dir.path().join("topics/__offsets.json");
+    let before = fs::read_to_string(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    for round in 0..2 {
+        let log = Log::open(dir.path()).unwrap();
+        let told = [Finding::MissingTopicFile { path: file.clone() }];
+        assert_eq!(log.recovery().findings(), &told[round..], "told once");
+        let consumer = log.consumer("billing").topic("orders").open().unwrap();
+        assert_eq!(consumer.committed("orders", 0).unwrap(), Some(10));
+        drop(consumer);
+        log.close().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    }
+}
+
+#[test]
+fn commits_that_are_gone_altogether_are_told() {
+    let offsets = |dir: &Path| dir.join("__offsets-0");
+    type Harm = (&'static str, fn(&Path));
+    let harms: [Harm; 4] = [
+        ("the folder", |dir| fs::remove_dir_all(dir.join("__offsets-0")).unwrap()),
+        ("the folder's files", |dir| {
+            fs::remove_dir_all(dir.join("__offsets-0")).unwrap();
+            fs::create_dir(dir.join("__offsets-0")).unwrap();
+        }),
+        ("the segments", |dir| {
+            for entry in fs::read_dir(dir.join("__offsets-0")).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "log") {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+        }),
+        ("the headers", |dir| {
+            for entry in fs::read_dir(dir.join("__offsets-0")).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "log") {
+                    fs::write(&path, vec![0; fs::metadata(&path).unwrap().len() as usize]).unwrap();
+                }
+            }
+        }),
+    ];
+    for (what, harm) in harms {
+        for loses_topic in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            prepare_committed(dir.path());
+            harm(dir.path());
+            if loses_topic {
+                fs::remove_file(dir.path().join("topics/__offsets.json")).unwrap();
+            }
+            let log = match Log::open(dir.path()) {
+                Ok(log) => log,
+                Err(error) => {
+                    assert!(loses_topic, "{what}: {error}");
+                    assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(&*offsets(dir.path()))));
+                    continue;
+                }
+            };
+            let is_told = |finding: &Finding| match finding {
+                Finding::DamagedCommits { .. } => true,
+                Finding::MissingPartition { path } => *path == offsets(dir.path()),
+                _ => false,
+            };
+            assert!(log.recovery().findings().iter().any(is_told), "{what} {loses_topic}: {:?}", log.recovery());
+            let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+            assert_eq!(consumer.committed("orders", 0).unwrap(), None);
+            consumer.commit_offsets([("orders", 0, 3)]).unwrap();
+        }
+    }
 }
 
 #[test]

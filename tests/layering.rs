@@ -22,23 +22,22 @@ const ROWS: [(&str, &[&str]); 8] = [
             "config",
             "clock",
             "waiter",
+            "changes",
             "housekeeper",
             "figures",
             "mix",
             "random",
+            "sync",
             "verification",
         ],
     ),
     ("storage", &["storage"]),
     ("format", &["codec", "record", "frame", "segment_header"]),
     ("partition", &["partition"]),
-    (
-        "topics",
-        &["partitioner", "partition_list", "json_file", "report", "orphan", "changes", "topic", "durable", "topics"],
-    ),
+    ("topics", &["partitioner", "partition_list", "json_file", "report", "orphan", "topic", "durable", "topics"]),
     ("groups", &["group"]),
     ("clients", &["reader", "consumer", "encoding"]),
-    ("root", &["log"]),
+    ("root", &["log", "simulation"]),
 ];
 
 /// Modules of no row: they are documentation.

@@ -368,4 +368,5 @@ impl fmt::Debug for Consumer {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

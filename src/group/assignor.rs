@@ -242,4 +242,5 @@ impl Chains {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -218,4 +218,5 @@ fn decode_member(value: Option<&[u8]>) -> Option<Option<MemberInfo>> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

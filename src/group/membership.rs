@@ -313,4 +313,5 @@ impl Group {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -18,6 +18,7 @@
 
 mod administration;
 mod assignor;
+mod behind;
 mod codec;
 mod live;
 mod member;
@@ -26,6 +27,7 @@ mod offsets;
 mod rebalance;
 mod subscription;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod verify;
 
@@ -46,7 +48,7 @@ use crate::{
     config::TopicConfig,
     error::{Error, Repr, Result},
     housekeeper::Housekeeper,
-    partition::PartitionLog,
+    partition::{PartitionLog, RecoveryEvent},
     random,
     report::{Finding, RecoveryReport},
     topics::Topics,
@@ -131,6 +133,7 @@ impl Groups {
             .segment_age(OFFSETS_SEGMENT_AGE)
             .max_record_bytes(OFFSETS_RECORD_BYTES);
         let topic = topics.open_internal(OFFSETS_TOPIC, config, report)?;
+        report_missing(report);
         let (offsets, damage) = Offsets::open(topic.partition(0)?.clone())?;
         for detail in damage.iter().map(Error::to_string) {
             report.add(Finding::DamagedCommits { detail });
@@ -193,6 +196,16 @@ impl Groups {
 impl fmt::Debug for Groups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Groups").finish_non_exhaustive()
+    }
+}
+
+/// Tells if segments of commits are missing. (Damage inside of them is told by who folds them; where no segment is left,
+/// there is none.)
+fn report_missing(report: &mut RecoveryReport) {
+    let own = report.partitions().iter().filter(|found| found.topic() == OFFSETS_TOPIC);
+    let missing = own.flat_map(|found| found.events()).filter(|it| matches!(it, RecoveryEvent::SegmentsMissing { .. }));
+    for detail in missing.map(ToString::to_string).collect::<Vec<_>>() {
+        report.add(Finding::DamagedCommits { detail });
     }
 }
 

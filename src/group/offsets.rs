@@ -260,4 +260,5 @@ impl Fold {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

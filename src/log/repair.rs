@@ -6,7 +6,7 @@
 //! 2. The log is opened and closed. That recovers it as any open does: a torn tail is cut, after a copy; what wasn't known
 //!    to be durable is written anew; a checkpoint is mended. Groups whose commits can't be told in full go on from what is
 //!    left of them, and that is written down.
-//! 3. Each partition is mended ([`partition::repair`](crate::partition::repair)).
+//! 3. Each partition is mended ([`partition::repair`](mod@crate::partition::repair)).
 //! 4. Everything is read again: what is left is told.
 //!
 //! # Invariants

@@ -2,7 +2,7 @@ mod life;
 mod rebalance;
 mod verify;
 
-use std::sync::atomic::AtomicI64;
+use std::{io, sync::atomic::AtomicI64};
 
 use super::*;
 use crate::{

@@ -17,7 +17,7 @@ use crate::{
     group::{CommitsCheck, OFFSETS_TOPIC, PartitionId},
     housekeeper::{Background, Housekeeper},
     partition::Flusher,
-    storage::{EntryKind, Lock, LockOutcome, Storage, fs::FsStorage, sim::SimStorage},
+    storage::{Lock, LockOutcome, Storage, fs::FsStorage, sim::SimStorage},
     topics::{ClosedPartition, Topics, file_finding, unless_deleted},
     verification::{Verification, VerifyFinding, VerifyProgress, VerifyReport},
 };
@@ -203,11 +203,8 @@ fn end_of(plans: &[ClosedPartition], place: PartitionId) -> Option<(String, u64)
 
 /// Refuses what isn't a folder, and the folder of a newer version.
 pub(super) fn check_folder(storage: &dyn Storage, path: &Path) -> Result<()> {
-    match storage.entry_kind(path).map_err(|source| Error::io("look at", path, source))? {
-        Some(EntryKind::Dir) => {}
-        Some(_) => return Err(Repr::NotADirectory { path: path.into() }.into()),
-        None => return Err(Error::io("look at", path, std::io::ErrorKind::NotFound.into())),
-    }
+    // It may be a link to one.
+    storage.list(path).map_err(|source| Error::io("look at", path, source))?;
     match read_meta(storage, path) {
         Err(error) if error.kind() == ErrorKind::UnsupportedFormat => Err(error),
         _ => Ok(()),

@@ -9,13 +9,13 @@
 //! # Thread safety
 //! Any thread may call anything.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    thread,
-};
+use std::sync::Arc;
 
 use super::{PartitionLog, checkpoint::CleanMark};
-use crate::error::{Error, Repr, Result, is_out_of_files};
+use crate::{
+    error::{Error, Repr, Result, is_out_of_files},
+    sync::{Ordering, this_thread},
+};
 
 /// How far the life of a partition has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,8 @@ impl PartitionLog {
     /// Kind `UnknownTopic` if the partition was deleted.
     #[inline]
     pub(crate) fn check_exists(&self) -> Result<()> {
-        if self.life.load(Ordering::Acquire) == Life::Deleted as u8 { Err(self.deleted()) } else { Ok(()) }
+        // Sequentially consistent, for who is about to sleep: either it sees this, or the deletion sees the sleeper.
+        if self.life.load(Ordering::SeqCst) == Life::Deleted as u8 { Err(self.deleted()) } else { Ok(()) }
     }
 
     /// The error of who asks for something that a deleted partition no longer has.
@@ -57,7 +58,7 @@ impl PartitionLog {
 
     /// Goes on to a later stage of life; answers whether it is one.
     fn enter(&self, life: Life) -> bool {
-        self.life.fetch_max(life as u8, Ordering::AcqRel) < life as u8
+        self.life.fetch_max(life as u8, Ordering::SeqCst) < life as u8
     }
 
     /// Syncs, trims, writes the clean mark. Later appends and flushes answer kind `Closed`; batches stay valid.
@@ -159,7 +160,7 @@ impl PartitionLog {
             let mut sync = self.sync.lock();
             self.synced.notify_all();
             // Unless we are called by a task that this very sync wakes, because it has failed.
-            while sync.running.is_some_and(|syncing| syncing != thread::current().id()) {
+            while sync.running.is_some_and(|syncing| syncing != this_thread()) {
                 self.synced.wait(&mut sync);
             }
             sync.unsynced.clear();

@@ -17,16 +17,14 @@
 //! Every word is an atomic. The writer moves the commit word with a sequentially consistent compare-exchange and loads
 //! the count of sleepers after it; a sleeper raises the count and loads the word after it. So one sees the other.
 
-use std::{
-    io,
-    path::Path,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::{io, path::Path};
 
+use super::words::Words;
 use crate::{
     error::{Error, Result, is_out_of_files},
     mix::mix64,
-    storage::{EntryKind, File, FileIdentity, OpenMode, Region, Storage},
+    storage::{File, FileIdentity, OpenMode, Region, Storage},
+    sync::{AtomicU64, Ordering},
 };
 
 /// The file's name in a partition's folder.
@@ -47,12 +45,12 @@ const SEGMENT_IDENTITIES: usize = PAGE_IDENTITY + IDENTITY_WORDS;
 const SEGMENT_SLOT_WORDS: usize = 3 + IDENTITY_WORDS;
 const POISONED: usize = SEGMENT_IDENTITIES + 2 * SEGMENT_SLOT_WORDS;
 const SYNCING: usize = POISONED + 1;
-const COMMIT: usize = (SYNCING + 1).next_multiple_of(8);
-const NEXT_OFFSET: usize = COMMIT + 1;
-const RESERVED: usize = NEXT_OFFSET + 1;
-const SLEEPERS: usize = (RESERVED + 1).next_multiple_of(8);
+pub(super) const COMMIT: usize = (SYNCING + 1).next_multiple_of(8);
+pub(super) const NEXT_OFFSET: usize = COMMIT + 1;
+pub(super) const RESERVED: usize = NEXT_OFFSET + 1;
+pub(super) const SLEEPERS: usize = (RESERVED + 1).next_multiple_of(8);
 const DURABLE: usize = (SLEEPERS + 1).next_multiple_of(8);
-const DURABLE_OFFSET: usize = DURABLE + 1;
+pub(super) const DURABLE_OFFSET: usize = DURABLE + 1;
 const _: () = assert!((DURABLE_OFFSET + 1) * 8 <= PAGE_BYTES);
 
 /// Words that a [`FileIdentity`] takes.
@@ -131,7 +129,7 @@ pub(crate) struct PreviousPage {
 /// The mapped page of a partition that is open.
 #[derive(Debug)]
 pub(crate) struct ControlPage {
-    region: Region,
+    words: Words,
 }
 
 impl ControlPage {
@@ -208,8 +206,8 @@ impl ControlPage {
             mapped => mapped,
         };
         let region = region.map_err(|source| Error::io("map the control page", &path, source))?;
-        let page = Self { region: region.0 };
-        for (at, word) in page.region.words().iter().enumerate() {
+        let page = Self { words: Words::new(region.0) };
+        for (at, word) in page.words.iter().enumerate() {
             let stays = believed && at != SLEEPERS && at != SYNCING || poisoned && at == POISONED;
             if !stays {
                 word.store(0, Ordering::SeqCst);
@@ -236,8 +234,8 @@ impl ControlPage {
     fn leave(storage: &dyn Storage, dir: &Path, at: usize, word: u64) -> io::Result<()> {
         let path = dir.join(FILE_NAME);
         let mode = match storage.entry_kind(&path)? {
-            Some(EntryKind::File) => OpenMode::ReadWrite,
-            _ => OpenMode::CreateNew,
+            Some(_) => OpenMode::ReadWrite,
+            None => OpenMode::CreateNew,
         };
         let file = storage.open(&path, mode)?;
         if file.len()? != PAGE_BYTES as u64 {
@@ -253,8 +251,8 @@ impl ControlPage {
             return Ok((crate::storage::anonymous_region(PAGE_BYTES)?, None));
         }
         let mode = match storage.entry_kind(path)? {
-            Some(EntryKind::File) => OpenMode::ReadWrite,
-            _ => OpenMode::CreateNew,
+            Some(_) => OpenMode::ReadWrite,
+            None => OpenMode::CreateNew,
         };
         let file = storage.open(path, mode)?;
         if file.len()? != PAGE_BYTES as u64 {
@@ -327,6 +325,11 @@ impl ControlPage {
         self.word(RESERVED).store(end.0, Ordering::SeqCst);
     }
 
+    #[cfg(all(test, loom))]
+    pub(super) fn reserved(&self) -> LogPosition {
+        LogPosition::from_word(self.word(RESERVED).load(Ordering::SeqCst))
+    }
+
     /// Whether anybody sleeps until the commit word moves.
     #[inline]
     pub(crate) fn has_sleepers(&self) -> bool {
@@ -363,15 +366,15 @@ impl ControlPage {
     }
 
     fn fill(&self, at: usize, values: &[u64]) {
-        for (word, value) in self.region.words()[at..].iter().zip(values) {
+        for (word, value) in self.words[at..].iter().zip(values) {
             word.store(*value, Ordering::SeqCst);
         }
     }
 
     #[inline]
-    fn word(&self, at: usize) -> &AtomicU64 {
+    pub(super) fn word(&self, at: usize) -> &AtomicU64 {
         // In bounds: the region is a whole page, and every position is a constant that lies within it.
-        &self.region.words()[at]
+        &self.words[at]
     }
 }
 

@@ -6,8 +6,9 @@
 //! - Protocol: a task's waker is put on the list *before* the task looks whether what it waits for is there; who syncs,
 //!   poisons, closes or deletes changes the state first and looks at the list after. So no wake-up is lost.
 //! - A waker is on the list as long as its wait lives and is pending, and no longer.
-//! - Appends look at the list only while somebody waits for an offset that isn't appended yet, who counts as one of the
-//!   sleepers that they look for anyway: else they pay nothing.
+//! - Appends look at the list only while somebody waits who came before what is waited for was appended, and who counts
+//!   as one of the sleepers that they look for anyway: else they pay nothing. The first append that looks and finds
+//!   nobody waiting for more ends that; until then only the list's last one does who leaves it.
 //! - Wakers are other people's code: they are called, and dropped, with no lock of this module held.
 //!
 //! # Thread safety
@@ -15,16 +16,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use super::{PartitionLog, closing::Life};
 use crate::{
     error::{Repr, Result},
+    sync::{Mutex, Ordering},
     waiter::{Waiter, remaining, wake_task},
 };
 
@@ -42,7 +42,7 @@ struct List {
     wakers: Wakers,
     /// Numbers that were given out.
     numbers: u64,
-    /// Somebody may wait for what isn't appended yet, which counts as a sleeper.
+    /// Somebody may wait who relies on an append to ask for the flush, which counts as a sleeper.
     ahead: bool,
 }
 
@@ -113,7 +113,7 @@ impl DurableWait {
         let Some(number) = self.number.take() else { return };
         let mut list = self.partition.waits.list.lock();
         let waker = list.wakers.remove(&(self.offset, number));
-        self.partition.look_ahead(&mut list);
+        self.partition.stop_unless_awaited(&mut list);
         drop(list);
         drop(waker);
     }
@@ -168,22 +168,29 @@ impl PartitionLog {
             if !list.ahead {
                 return;
             }
-            self.look_ahead(&mut list);
             let end_offset = self.end_offset();
-            list.wakers.first_key_value().is_some_and(|((offset, _), _)| *offset < end_offset)
+            let is_appended = |((offset, _), _): (&(u64, u64), &Waker)| *offset < end_offset;
+            if list.wakers.last_key_value().is_none_or(is_appended) {
+                self.stop_looking(&mut list);
+            }
+            list.wakers.first_key_value().is_some_and(is_appended)
         };
         if awaited {
             self.flush_within(Duration::ZERO);
         }
     }
 
-    /// Appends need look no more once nobody waits for what isn't appended.
-    fn look_ahead(&self, list: &mut List) {
-        let last = list.wakers.last_key_value().map(|((offset, _), _)| *offset);
-        if list.ahead && last.is_none_or(|offset| offset < self.end_offset()) {
-            list.ahead = false;
-            self.control.remove_sleeper();
+    /// Appends need look no more once nobody waits. As long as somebody does, if only for what is appended by now, the
+    /// append may still be about to look, and nobody else asks for the flush: then it is left to that one.
+    fn stop_unless_awaited(&self, list: &mut List) {
+        if list.ahead && list.wakers.is_empty() {
+            self.stop_looking(list);
         }
+    }
+
+    fn stop_looking(&self, list: &mut List) {
+        list.ahead = false;
+        self.control.remove_sleeper();
     }
 
     /// To be called when more is on the device.
@@ -205,7 +212,7 @@ impl PartitionLog {
         let woken = {
             let mut list = self.waits.list.lock();
             let woken = take(&mut list.wakers);
-            self.look_ahead(&mut list);
+            self.stop_unless_awaited(&mut list);
             woken
         };
         woken.into_values().for_each(wake_task);

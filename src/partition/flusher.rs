@@ -20,12 +20,11 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::{
     error::{Error, Result},
     housekeeper::Background,
     partition::PartitionLog,
+    sync::{Condvar, Mutex},
 };
 
 /// The handle of the thread.

@@ -26,6 +26,8 @@ mod flush_lag;
 mod flusher;
 mod identity;
 mod lag;
+#[cfg(all(test, loom))]
+mod loom;
 mod offset_index;
 mod open_files;
 mod recovery;
@@ -41,26 +43,23 @@ mod settings;
 mod skipped;
 mod survey;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod time_index;
 mod time_lookup;
 mod uncut;
 mod verify;
+mod words;
 mod writer;
 
 use std::{
     cell::RefCell,
     path::{Path, PathBuf},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-    },
-    thread::{self, ThreadId},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex};
 
 pub(crate) use batch::Run;
 pub use batch::{Batch, Records};
@@ -73,6 +72,7 @@ pub use repair::RepairAction;
 pub(crate) use repair::repair;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
 pub use retention::Removed;
+pub(crate) use salvage::LOST_CEILING_GAP;
 pub(crate) use segment::RecentSegments;
 pub(crate) use settings::{Settings, SettingsValues};
 pub use skipped::Skipped;
@@ -95,6 +95,10 @@ use crate::{
     random,
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::Storage,
+    sync::{
+        AtomicBool, AtomicU8, AtomicU64, Condvar, MappedMutexGuard, Mutex, MutexGuard, Ordering, ReentrantMutex,
+        ThreadId, this_thread,
+    },
     waiter::Waiter,
 };
 
@@ -475,7 +479,7 @@ impl PartitionLog {
                 self.synced.wait(&mut state);
                 continue;
             }
-            state.running = Some(thread::current().id());
+            state.running = Some(this_thread());
             let (segments, folder_changed) = (state.unsynced.clone(), std::mem::take(&mut state.folder_changed));
             drop(state);
             let guard = PoisonOnPanic(self);

@@ -24,12 +24,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Mutex, ReentrantMutex};
-
 use super::{PartitionLog, control::LogPosition};
 use crate::{
     housekeeper::{Chore, Housekeeper},
     storage::{File, OpenMode, Storage},
+    sync::{Mutex, ReentrantMutex},
 };
 
 /// A handle is closed when nothing was appended to its partition between two looks that are this far apart.

@@ -87,7 +87,7 @@ pub(crate) struct Ending {
 /// Opens or creates the partition in `dir`.
 pub(crate) fn open(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Result<Recovered> {
     let storage = &*env.storage;
-    storage.create_dir_all(dir).map_err(|source| Error::io("create the folder", dir, source))?;
+    storage.create_own_dir(dir).map_err(|source| Error::io("create the folder", dir, source))?;
     let mut opener = Opener { env, dir, spec, bases: Vec::new(), mode: OpenMode::ReadWrite };
     opener.list()?;
     let mut checkpoint = Checkpoint::open(storage, dir)?;

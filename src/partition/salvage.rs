@@ -34,7 +34,7 @@ use crate::{
         control::{ControlPage, LogPosition},
         recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment, verify_tail},
         report::{Cut, Opening, RecoveryEvent},
-        scan::{FileSource, Source},
+        scan::{FileSource, Found, Scan, Source},
         segment::{Segment, SegmentSlot},
         set_aside::{COPY_BYTES, REWRITE_NAME, TornTail, give_up_temporary},
         survey::{Survey, survey},
@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// How far appends leave the last known offset behind when the offset ceiling is lost.
-const LOST_CEILING_GAP: u64 = 1 << 32;
+pub(crate) const LOST_CEILING_GAP: u64 = 1 << 32;
 
 /// Opens a partition by scanning it.
 pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_poisoned: bool) -> Result<Recovered> {
@@ -238,10 +238,13 @@ fn activate(
         (None, Some(full)) => return Err(full),
         (None, None) => (Arc::new(begin_anew(opener, survey, end, next_offset)?), DATA_START),
     };
-    // The survey has begun at the durable mark, and knows no time of what lies before it. Where the last frame is
-    // damaged, it isn't later than now: times must not fall, and retention must not take it for older than it is.
-    let tail = verify_tail(&active, end_position);
-    let last_time_ms = tail.map_or_else(|| opener.env.clock.now_ms(), |tail| tail.last_time_ms);
+    // The survey has begun at the durable mark, and knows no time of what lies before it. Times must not fall, and
+    // retention must not take anything for older than it is.
+    let last_time_ms = match verify_tail(&active, end_position) {
+        Some(tail) => tail.last_time_ms,
+        // The last frame is damaged. It isn't later than now, unless the clock was set back: but for it, all others tell.
+        None => opener.env.clock.now_ms().max(greatest_time_ms(&active, end_position)),
+    };
     let sealed = opener.bases.iter().filter(|&&base| base != active.header.base_offset);
     let mut slots: Vec<_> = sealed.map(|&base| Arc::new(SegmentSlot::unopened(base, opener.path(base)))).collect();
     slots.push(Arc::new(SegmentSlot::opened(active.clone())));
@@ -259,6 +262,23 @@ fn activate(
         poison: None,
         torn: None,
     })
+}
+
+/// The greatest time of the frames before `end` whose headers are intact, as far as they can be read.
+fn greatest_time_ms(segment: &Segment, end: u64) -> i64 {
+    let mut greatest = segment.header.base_timestamp_ms;
+    let Some(mut source) = segment.file.get().and_then(|file| FileSource::new(file).ok()).map(|it| it.until(end))
+    else {
+        return greatest;
+    };
+    let mut scan = Scan::headers(segment.seed, DATA_START);
+    loop {
+        match scan.next_in(&mut source) {
+            Ok(Found::Frame { header, .. }) => greatest = greatest.max(segment.append_time_ms(&header)),
+            Ok(Found::Damage { .. }) => {}
+            Ok(Found::End { .. }) | Err(_) => return greatest,
+        }
+    }
 }
 
 /// A new active segment behind one that can't be appended to.

@@ -16,14 +16,10 @@ use std::{
     collections::VecDeque,
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use arc_swap::{ArcSwapOption, ArcSwapWeak};
-use parking_lot::Mutex;
 
 use crate::{
     error::{Error, ErrorKind, Repr, Result},
@@ -37,6 +33,7 @@ use crate::{
     },
     segment_header::{COPY_A_AT, COPY_B_AT, DATA_START, HeaderFault, Predecessor, SEGMENT_HEADER_BYTES, SegmentHeader},
     storage::{File, OpenMode, Region, Storage},
+    sync::{AtomicU64, Mutex, Ordering},
 };
 
 /// What a segment's file name ends with.
@@ -99,7 +96,7 @@ pub(crate) struct Segment {
     pub(crate) file: SegmentFile,
     pub(crate) region: Region,
     /// End of the frames once sealed, else [`ACTIVE`].
-    sealed_end: AtomicU64,
+    pub(super) sealed_end: AtomicU64,
     /// Loaded when first needed.
     index: ArcSwapOption<OffsetIndex>,
     /// Held while the index is loaded or rebuilt.
@@ -388,7 +385,7 @@ impl RecentSegments {
 pub(crate) struct SegmentSlot {
     pub(crate) base_offset: u64,
     pub(crate) path: PathBuf,
-    held: Option<Arc<Segment>>,
+    pub(super) held: Option<Arc<Segment>>,
     shared: ArcSwapWeak<Segment>,
     /// Taken by who opens it.
     opening: Mutex<()>,

@@ -16,10 +16,11 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use parking_lot::Mutex;
-
 use super::open_files::{Counted, OpenFiles};
-use crate::storage::{File, Region, Storage};
+use crate::{
+    storage::{File, Region, Storage},
+    sync::Mutex,
+};
 
 /// A handle that is open or not.
 #[derive(Debug, Default)]

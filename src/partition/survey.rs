@@ -248,7 +248,8 @@ impl Survey {
     fn scan(&mut self, at: usize, header: &SegmentHeader, mut source: FileSource, start: u64) -> std::io::Result<()> {
         let mut scan = Scan::verified(header.frame_seed(), start);
         loop {
-            match scan.next_in(&mut source)? {
+            let found = scan.pass_frames(&mut source, |position, frame| self.frame(at, header, frame, position))?;
+            match found {
                 Found::Frame { position, header: frame } => self.frame(at, header, &frame, position),
                 Found::Damage { range, fault } => self.note(at, range, &fault.to_string()),
                 Found::End { position } => {

@@ -23,7 +23,6 @@
 use std::{io, ops::Range, path::Path, sync::Arc};
 
 use byteorder::{ByteOrder, LittleEndian};
-use parking_lot::Mutex;
 
 use super::{
     offset_index::replace_file,
@@ -35,6 +34,7 @@ use crate::{
     frame::{self, FrameHeader},
     segment_header::DATA_START,
     storage::{EntryKind, File, OpenMode, Storage},
+    sync::Mutex,
 };
 
 /// A block ends before the first frame that begins this many bytes or more behind the block's beginning.

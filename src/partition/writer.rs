@@ -14,7 +14,6 @@
 use std::{
     ops::Range,
     sync::Arc,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -36,6 +35,7 @@ use crate::{
     record::Record,
     segment_header::{DATA_START, Predecessor},
     storage::{Encode, File},
+    sync::Ordering,
 };
 
 /// Offsets are below this, so that they fit signed integers everywhere.
@@ -565,6 +565,19 @@ impl PartitionLog {
         }
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
         self.roll_segment(&mut writer, 0, now_ms)
+    }
+
+    /// Lets appends go on at `offset`, if they would at a lower one. Durable when this returns.
+    pub(crate) fn pass_offsets(&self, offset: u64) -> Result<()> {
+        self.check_writable()?;
+        // First, so that a power cut behind it leaves no end below what is built on this one.
+        self.raise_ceiling(offset)?;
+        let mut writer = self.writer()?;
+        if offset > writer.next_offset {
+            writer.next_offset = offset;
+            self.control.raise_next_offset(offset);
+        }
+        Ok(())
     }
 
     /// Whether [`append_batch`](PartitionLog::append_batch) of these records would begin a new segment.

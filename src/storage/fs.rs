@@ -55,7 +55,8 @@ impl Storage for FsStorage {
         for name in names {
             let path = dir.join(name);
             match fs::create_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && fs::metadata(&path)?.is_dir() => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(&path)?.is_dir() => {
+                }
                 outcome => outcome?,
             }
         }
@@ -63,13 +64,9 @@ impl Storage for FsStorage {
     }
 
     fn entry_kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
-        match fs::metadata(path) {
+        match fs::symlink_metadata(path) {
             Ok(metadata) => Ok(Some(kind(metadata.file_type()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(path) {
-                Ok(_) => Ok(Some(EntryKind::Other)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -79,12 +76,7 @@ impl Storage for FsStorage {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let mut file_type = entry.file_type()?;
-            if file_type.is_symlink() {
-                // One that leads nowhere stays a link, which is `Other`.
-                file_type = fs::metadata(entry.path()).map_or(file_type, |target| target.file_type());
-            }
-            entries.push(DirEntry { name, kind: kind(file_type) });
+            entries.push(DirEntry { name, kind: kind(entry.file_type()?) });
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
@@ -195,15 +187,7 @@ impl FsFile {
             OpenMode::CreateNew => drop(options.create_new(true)),
             OpenMode::Truncate => drop(options.create(true).truncate(true)),
         }
-        sys::never_wait(&mut options);
-        let file = options.open(path)?;
-        let file_type = file.metadata()?.file_type();
-        if file_type.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        if !file_type.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
+        let file = sys::open_regular(&mut options, path)?;
         Ok(Self { file, writable: mode != OpenMode::Read, maps: sys::Maps::default() })
     }
 }
@@ -374,14 +358,15 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn links_are_followed_and_what_is_odd_is_refused_without_waiting() {
+    fn links_are_not_followed_and_what_is_odd_is_refused_without_waiting() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         fs::write(at("file"), b"abc").unwrap();
         std::os::unix::fs::symlink("file", at("link")).unwrap();
         std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-        assert_eq!(FsStorage.entry_kind(&at("link")).unwrap(), Some(EntryKind::File));
+        std::os::unix::fs::symlink(".", at("folder")).unwrap();
+        assert_eq!(FsStorage.entry_kind(&at("link")).unwrap(), Some(EntryKind::Other));
         assert_eq!(FsStorage.entry_kind(&at("dangling")).unwrap(), Some(EntryKind::Other));
         let kinds: Vec<_> = FsStorage.list(root.path()).unwrap().into_iter().map(|e| (e.name, e.kind)).collect();
         assert_eq!(
@@ -389,12 +374,23 @@ mod tests {
             [
                 ("dangling".to_owned(), EntryKind::Other),
                 ("file".to_owned(), EntryKind::File),
-                ("link".to_owned(), EntryKind::File),
+                ("folder".to_owned(), EntryKind::Other),
+                ("link".to_owned(), EntryKind::Other),
                 ("socket".to_owned(), EntryKind::Other)
             ]
         );
-        assert_eq!(FsStorage.read(&at("link"), 10).unwrap(), b"abc");
-        assert!(FsStorage.open(&at("socket"), OpenMode::ReadWrite).is_err());
+        for mode in [OpenMode::Read, OpenMode::ReadWrite, OpenMode::CreateNew, OpenMode::Truncate] {
+            for name in ["link", "dangling", "folder", "socket"] {
+                assert!(FsStorage.open(&at(name), mode).is_err(), "{name}");
+            }
+        }
+        assert!(FsStorage.lock_exclusive(&at("link")).is_err());
+        for name in ["link", "dangling", "folder"] {
+            assert_eq!(FsStorage.create_own_dir(&at(name)).unwrap_err().kind(), io::ErrorKind::NotADirectory, "{name}");
+            FsStorage.create_dirs(root.path(), &[name.to_owned()]).unwrap_err();
+        }
+        assert_eq!(fs::read(at("file")).unwrap(), b"abc");
+        assert!(!at("nowhere").exists());
     }
 
     #[cfg(target_os = "linux")]

@@ -6,6 +6,8 @@
 //!
 //! # Invariants
 //! - Operations answer plain [`io::Error`]s; the caller, who knows what the file is for, adds operation and path.
+//! - A link in the place of a file or folder of a log is not followed: nothing outside the log's folder is read or changed
+//!   for it. The path that leads to the log's folder may go through any.
 //! - A new, renamed or removed name is durable only after [`Storage::sync_dir`] of its folder.
 //! - [`File::reserve`] is called for a range before anything is stored there through a [`Region`]: a store into an
 //!   unreserved page of a full file system would end the process (SIGBUS).
@@ -33,18 +35,27 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// Creates the folder and its missing parents, and makes the new names durable. Fine if it exists.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates folders of these names in a folder that is there, and makes them durable, all at once. Fine if some exist.
-    fn create_dirs(&self, dir: &Path, names: &[String]) -> io::Result<()> {
-        names.iter().try_for_each(|name| self.create_dir_all(&dir.join(name)))
+    /// As [`create_dir_all`](Storage::create_dir_all), for a folder of which a link doesn't take the place: kind
+    /// `NotADirectory`.
+    fn create_own_dir(&self, path: &Path) -> io::Result<()> {
+        match self.entry_kind(path)? {
+            None | Some(EntryKind::Dir) => self.create_dir_all(path),
+            Some(EntryKind::File | EntryKind::Other) => Err(io::ErrorKind::NotADirectory.into()),
+        }
     }
 
-    /// What the path leads to, links followed; `None` if there is nothing.
+    /// Creates folders of these names in a folder that is there, and makes them durable, all at once. Fine if some exist.
+    fn create_dirs(&self, dir: &Path, names: &[String]) -> io::Result<()> {
+        names.iter().try_for_each(|name| self.create_own_dir(&dir.join(name)))
+    }
+
+    /// What is at the path; `None` if there is nothing.
     fn entry_kind(&self, path: &Path) -> io::Result<Option<EntryKind>>;
 
     /// Names and kinds in a folder, in the order of names. A name that isn't UTF-8 isn't one of ours and is left out.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 
-    /// Opens a file, close-on-exec.
+    /// Opens a regular file, close-on-exec. Anything else is an error, a link to one too.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
     /// Opens the file that `region` maps again, for reading and writing. A sync of the answer takes what is stored
@@ -184,7 +195,7 @@ pub(crate) enum EntryKind {
     File,
     /// A folder.
     Dir,
-    /// Anything else: a socket, a device, a dangling link.
+    /// Anything else: a link, a socket, a device.
     Other,
 }
 
@@ -316,6 +327,9 @@ pub(crate) struct Region {
     map: Arc<dyn Any + Send + Sync>,
     /// Set by the simulated storage alone.
     observer: Option<Arc<dyn Observer>>,
+    /// Finds data races where models are checked.
+    #[cfg(loom)]
+    pub(crate) borrows: crate::sync::model::Borrows,
 }
 
 // SAFETY: the pointer leads into a mapping that `map` keeps alive and that any thread may use; data races are ruled
@@ -336,7 +350,14 @@ impl Region {
         map: Arc<dyn Any + Send + Sync>,
         observer: Option<Arc<dyn Observer>>,
     ) -> Self {
-        Self { start, len, map, observer }
+        Self {
+            start,
+            len,
+            map,
+            observer,
+            #[cfg(loom)]
+            borrows: Default::default(),
+        }
     }
 
     /// Length in bytes.
@@ -358,6 +379,8 @@ impl Region {
         if range.start > range.end || range.end > self.len {
             return None;
         }
+        #[cfg(loom)]
+        self.borrows.read(range.clone());
         // SAFETY: in bounds as just checked; alive by `map`; unchanging by the caller's promise.
         Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.end - range.start) })
     }
@@ -372,6 +395,8 @@ impl Region {
         if len > self.len.checked_sub(position)? {
             return None;
         }
+        #[cfg(loom)]
+        self.borrows.write(position..position + len);
         // SAFETY: in bounds as just checked; alive by `map`; exclusively ours by the caller's promise.
         let window = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(position), len) };
         match &self.observer {

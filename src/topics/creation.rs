@@ -17,9 +17,9 @@ use crate::{
     error::{Error, Repr, Result},
     name::check_name,
     orphan,
-    partition::{PartitionLog, Settings, SettingsValues},
+    partition::{PartitionLog, Settings, SettingsValues, topic_id_of},
     random,
-    report::RecoveryReport,
+    report::{Finding, RecoveryReport},
     topic::{TopicState, for_all},
 };
 
@@ -70,10 +70,40 @@ impl Topics {
                 let file = self.read_file(name)?;
                 self.enter(self.open_topic(name, file.id, file.config, report)?)
             }
-            None => self.create_new(&mut life, name, config, &|_| Ok(()))?,
+            None => match self.lost_internal(name, &config, report)? {
+                Some(topic) => self.enter(topic),
+                None => self.create_new(&mut life, name, config, &|_| Ok(()))?,
+            },
         };
         topic.settings.set(settings);
         Ok(topic)
+    }
+
+    /// Opens one of the log's own topics whose file is gone. It can be made anew: there is one such topic of that name,
+    /// and its partition's files tell its id. `None` where there is nothing to open.
+    fn lost_internal(
+        &self,
+        name: &str,
+        config: &TopicConfig,
+        report: &mut RecoveryReport,
+    ) -> Result<Option<TopicState>> {
+        let (storage, folder) = (&*self.env.storage, self.partition_dir(name, 0));
+        let is_lost = match self.entry_kind(&folder)? {
+            Some(_) => !orphan::is_empty(storage, &folder)?,
+            None => false,
+        };
+        if !is_lost && !self.by_name.read().is_empty() {
+            // It was made before the first topic was.
+            report.add(Finding::MissingPartition { path: folder.clone() });
+        }
+        // Of several topics, or of one that is there by another name: not to be guessed.
+        let id = if is_lost { topic_id_of(storage, &folder)? } else { None };
+        let Some(id) = id.filter(|&id| self.by_name.read().values().all(|topic| topic.id != id)) else {
+            return Ok(None);
+        };
+        self.write_file(name, id, config)?;
+        report.add(Finding::MissingTopicFile { path: self.file_path(name) });
+        self.open_topic(name, id, config.clone(), report).map(Some)
     }
 
     /// Creates a topic that isn't there.

@@ -30,7 +30,6 @@ use crate::{
     json_file,
     name::{RESERVED_PREFIX, is_well_formed},
     report::{Finding, RecoveryReport},
-    storage::EntryKind,
 };
 
 /// The folder of the topics' files, in the log's.
@@ -67,7 +66,7 @@ impl Topics {
     /// Makes the folder of the topics' files; removes what interrupted writes left there.
     pub(super) fn make_topics_dir(&self) -> Result<()> {
         let dir = self.topics_dir();
-        self.env.storage.create_dir_all(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
+        self.env.storage.create_own_dir(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
         json_file::remove_temporaries(&*self.env.storage, &dir, |name| name.starts_with(TEMPORARY_PREFIX))
     }
 
@@ -149,8 +148,8 @@ impl Topics {
     pub(super) fn names_with(&self, suffix: &str) -> Result<Vec<String>> {
         let dir = self.topics_dir();
         let entries = self.env.storage.list(&dir).map_err(|source| Error::io("list", &dir, source))?;
-        let files = entries.into_iter().filter(|entry| entry.kind == EntryKind::File);
-        Ok(files.filter_map(|entry| entry.name.strip_suffix(suffix).map(str::to_owned)).collect())
+        // Whatever they stand for: what isn't a file is refused when it is to be read.
+        Ok(entries.into_iter().filter_map(|entry| entry.name.strip_suffix(suffix).map(str::to_owned)).collect())
     }
 
     pub(super) fn topics_dir(&self) -> PathBuf {

@@ -4,7 +4,12 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
+
+/// How long somebody may take to leave a file system.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether a kind of test must not be skipped: `TIDELOG_REQUIRE` names them, with commas between.
 fn is_required(what: &str) -> bool {
@@ -40,7 +45,12 @@ pub(crate) struct Mount {
 impl Mount {
     /// A folder to mount in, nothing mounted yet.
     pub(crate) fn prepare() -> Self {
-        Self { mounted: Vec::new(), root: tempfile::tempdir().unwrap() }
+        Self::prepare_in(&env::temp_dir())
+    }
+
+    /// The same, in a folder in that one.
+    pub(crate) fn prepare_in(folder: &Path) -> Self {
+        Self { mounted: Vec::new(), root: tempfile::tempdir_in(folder).unwrap() }
     }
 
     /// Mounts one file system of this type, with these options.
@@ -77,6 +87,19 @@ impl Mount {
         run(Command::new("mount").args(["-t", kind, "-o", options, source]).arg(&target))?;
         self.mounted.push(target.clone());
         Ok(target)
+    }
+
+    /// Unmounts everything, what was mounted last first. Waits a little for those who are on their way out.
+    pub(crate) fn unmount(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + UNMOUNT_PATIENCE;
+        while let Some(target) = self.mounted.last() {
+            match run(Command::new("umount").arg(target)) {
+                Ok(()) => drop(self.mounted.pop()),
+                Err(reason) if Instant::now() > deadline => return Err(reason),
+                Err(_) => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        Ok(())
     }
 
     /// Says that something was mounted there by other means.

@@ -11,7 +11,7 @@ use crate::{
     },
     partition::{Environment, Flusher, OpenFiles, PartitionSpec, Settings, SettingsValues},
     pattern::TopicPattern,
-    storage::sim::SimStorage,
+    storage::{OpenMode, Storage, sim::SimStorage},
 };
 
 /// The least that a segment can have: a snapshot every few hundred commits.
@@ -406,4 +406,74 @@ proptest! {
         }
         prop_assert!(bench.partition().segment_base_offsets().len() <= 2);
     }
+}
+
+/// Bytes of a segment to change, and into what.
+fn harms(len: usize) -> Vec<(std::ops::Range<usize>, u8)> {
+    let bits = (0..len).step_by(1499).map(|at| (at..at + 1, 1 << (at % 8)));
+    bits.chain([(0..8192, 0), (4096..len, 0), (len / 2..len, 0xa5), (0..len, 0x5a)]).collect()
+}
+
+/// Changes the segment's file; answers whether that changed anything.
+fn damage(storage: &SimStorage, base: u64, (range, value): &(std::ops::Range<usize>, u8)) -> bool {
+    let path = Path::new("/log/__offsets-0").join(format!("{base:020}.log"));
+    let file = storage.open(&path, OpenMode::ReadWrite).unwrap();
+    let before = storage.read(&path, u64::MAX).unwrap();
+    let range = range.start.min(before.len())..range.end.min(before.len());
+    // A bit is flipped, a range is filled.
+    let after: Vec<u8> = match range.len() {
+        1 => vec![before[range.start] ^ value],
+        bytes => vec![*value; bytes],
+    };
+    file.write_all_at(&after, range.start as u64).unwrap();
+    before[range] != after[..]
+}
+
+#[test]
+fn whatever_is_damaged_in_whichever_segments_what_is_lost_is_told() {
+    let (mut whole, mut earlier, mut none) = (0, 0, 0);
+    for harm in harms(SEGMENT_BYTES as usize) {
+        for (old, new) in [(true, false), (false, true), (true, true)] {
+            let mut bench = Bench::new();
+            let mut model = Model::new();
+            let mut history = Vec::new();
+            while bench.partition().segment_base_offsets().len() < 2 || history.len() < 3 {
+                history.push(history.len() as u64 + 10);
+                bench.commit("billing", 2, 0, history[history.len() - 1]);
+                bench.fill_segment(&mut model);
+            }
+            history.push(1000);
+            bench.commit("billing", 2, 0, 1000);
+            model.insert(("billing".into(), 2, 0), 1000);
+            let bases = bench.partition().segment_base_offsets();
+            assert_eq!(bases.len(), 2, "the last one, and the one before");
+            bench.partition().close().unwrap();
+            let [old_changed, new_changed] =
+                [(old, bases[0]), (new, bases[1])].map(|(is_hit, base)| is_hit && damage(&bench.storage, base, &harm));
+            let opened = Offsets::open(open_partition(&bench.storage, &bench.flusher));
+            let (offsets, told) = opened.unwrap();
+            bench.offsets = offsets;
+            let committed = bench.committed("billing", 2, 0);
+            let case = format!("{harm:?} {old_changed} {new_changed}: {committed:?}, told {told:?}");
+            match committed {
+                Some(1000) => whole += 1,
+                Some(offset) => {
+                    assert!(history.contains(&offset) && !told.is_empty(), "{case}");
+                    earlier += 1;
+                }
+                None => {
+                    assert!(old_changed && new_changed && !told.is_empty(), "{case}");
+                    none += 1;
+                }
+            }
+            if bench.table() != model {
+                assert!(!told.is_empty(), "{case}");
+            }
+            // Commits go on, and are there.
+            bench.commit("billing", 2, 0, 2000);
+            bench.reopen().unwrap();
+            assert_eq!(bench.committed("billing", 2, 0), Some(2000), "{case}");
+        }
+    }
+    assert!(whole > 100 && earlier > 0 && none > 0, "{whole} {earlier} {none}");
 }

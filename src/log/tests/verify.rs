@@ -5,7 +5,11 @@ use std::ops::ControlFlow;
 use super::*;
 use crate::{
     partition::RepairAction,
-    storage::{File, sim::power::PowerStorage},
+    random::Sequence,
+    storage::{
+        File,
+        sim::{Crash, Step},
+    },
     verification::{Verification, VerifyFinding, VerifyReport},
 };
 
@@ -130,23 +134,22 @@ fn a_repair_that_fails_at_any_operation_can_be_repeated() {
 }
 
 #[test]
-fn a_repair_that_the_power_ends_at_any_name_can_be_repeated() {
-    for names in 1.. {
-        for loses in [true, false] {
-            let power = PowerStorage::default();
-            let storage: Arc<dyn Storage> = Arc::new(power.clone());
-            let expected = damaged(&storage);
-            power.cut_power(|_| false);
-            power.stop_after(names);
-            let outcome = repair(&storage);
-            let stopped = power.is_stopped();
-            power.cut_power(|_| loses);
-            check_mended(&storage, &expected, &format!("{names} operations on names, lost: {loses}"));
-            if !stopped {
-                assert!(outcome.is_ok());
-                return;
-            }
-        }
+fn a_repair_that_the_power_ends_at_any_step_loses_nothing_more() {
+    let made = SimStorage::tracked();
+    let expected = damaged(&(Arc::new(made.clone()) as Arc<dyn Storage>));
+    // As the device has it.
+    let sim = made.crash(Crash::Power, &mut Sequence::new(0));
+    let images: Arc<Mutex<Vec<(u64, SimStorage)>>> = Arc::default();
+    let taken = images.clone();
+    sim.on_step(Some(Arc::new(move |machine: &SimStorage, step: &Step<'_>| {
+        taken.lock().push((step.number, machine.crash(Crash::Power, &mut Sequence::new(step.number))));
+    })));
+    assert!(repair(&(Arc::new(sim.clone()) as Arc<dyn Storage>)).unwrap().after().is_sound());
+    sim.on_step(None);
+    let images = std::mem::take(&mut *images.lock());
+    assert!(images.len() > 50, "{} steps", images.len());
+    for (step, image) in images {
+        check_mended(&(Arc::new(image) as Arc<dyn Storage>), &expected, &format!("step {step}"));
     }
 }
 

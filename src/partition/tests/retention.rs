@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    partition::{Removed, segment::SegmentSlot},
+    partition::{Opening, Removed, segment::SegmentSlot},
     storage::sim::{Repeat, faults::Operation},
 };
 
@@ -182,6 +182,36 @@ fn a_clock_that_jumps_back_or_stands_lets_nothing_go_early() {
         append_numbers(&partition, 3..4);
         partition.enforce_retention().unwrap();
     }
+}
+
+/// The last frame can't tell when it was appended, and the clock isn't where it was: what others of the segment tell
+/// counts.
+#[test]
+fn a_damaged_last_frame_and_a_clock_set_back_let_nothing_go_early() {
+    // No more than the times of one segment's frames can span.
+    const DAYS_MS: i64 = 30 * 86_400_000;
+    let machine = by_age();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..1);
+    machine.advance_ms(DAYS_MS);
+    append_numbers(&partition, 1..10);
+    partition.close().unwrap();
+    drop(partition);
+    // Opened and killed: the mark of the clean close isn't believed any more, what is durable is.
+    drop(machine.open());
+    machine.reboot();
+    let segment = machine.segments().remove(0);
+    let last = super::salvage::frame_positions(&machine, &segment)[9];
+    machine.write_file(&segment, &[0xff; 16], last);
+    machine.advance_ms(-DAYS_MS);
+    let (partition, report) = machine.open();
+    assert_eq!(report.opening(), Opening::Scanned);
+    let next = append_numbers(&partition, 10..11)[0].0;
+    assert!(time_of(&partition, next) >= time_of(&partition, 8), "times fall");
+    partition.roll().unwrap();
+    machine.advance_ms(DAYS_MS);
+    partition.enforce_retention().unwrap();
+    assert_eq!(partition.start_offset(), 0, "nothing is older than the limit");
 }
 
 #[test]

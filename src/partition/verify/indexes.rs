@@ -17,7 +17,6 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
     thread,
     time::Duration,
 };
@@ -31,7 +30,7 @@ use crate::{
         segment::{index_path, time_index_path},
         time_index::{self, Block, Coverage, Summary},
     },
-    storage::{EntryKind, File, OpenMode, Storage},
+    storage::{EntryKind, OpenMode, Storage},
     verification::{Verification, VerifyFinding},
 };
 
@@ -136,31 +135,22 @@ fn settled<T>(
 }
 
 /// The file, if there is one that holds anything.
-fn open_file(subject: &Subject<'_>, path: &Path) -> Result<Option<(Arc<dyn File>, u64)>, Fault> {
-    let fault = |range, detail: String| {
-        Err(Fault { findings: vec![VerifyFinding::Index { file: path.into(), range, detail }] })
-    };
+fn open_file(subject: &Subject<'_>, path: &Path) -> Result<Option<TolerantSource>, Fault> {
+    let fault =
+        |detail: String| Err(Fault { findings: vec![VerifyFinding::Index { file: path.into(), range: 0..0, detail }] });
     match subject.storage.entry_kind(path) {
         Ok(None) => return Ok(None),
         Ok(Some(EntryKind::File)) => {}
-        Ok(Some(_)) => return fault(0..0, "there is something else in the place of an index".into()),
-        Err(error) => return fault(0..0, error.to_string()),
+        Ok(Some(_)) => return fault("there is something else in the place of an index".into()),
+        Err(error) => return fault(error.to_string()),
     }
-    let opened = subject.storage.open(path, OpenMode::Read).and_then(|file| file.len().map(|len| (file, len)));
-    match opened {
-        Ok((_, 0)) => Ok(None),
-        Ok(found) => Ok(Some(found)),
+    let opened = subject.storage.open(path, OpenMode::Read);
+    match opened.and_then(|file| TolerantSource::new(file, u64::MAX)) {
+        Ok(source) => Ok(Some(source).filter(|source| source.len() > 0)),
         // Removed just now.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => fault(0..0, error.to_string()),
+        Err(error) => fault(error.to_string()),
     }
-}
-
-fn source(path: &Path, file: Arc<dyn File>, len: u64) -> Result<TolerantSource, Fault> {
-    TolerantSource::new(file, len).map_err(|error| {
-        let detail = error.to_string();
-        Fault { findings: vec![VerifyFinding::Unreadable { file: path.into(), range: 0..len, detail }] }
-    })
 }
 
 fn word(source: &mut TolerantSource, position: u64) -> Option<u64> {
@@ -182,8 +172,8 @@ struct OffsetCheck {
 impl OffsetCheck {
     fn open(subject: &Subject<'_>) -> Result<Option<Self>, Fault> {
         let path = index_path(subject.segment_path);
-        let Some((file, len)) = open_file(subject, &path)? else { return Ok(None) };
-        let mut source = source(&path, file, len)?;
+        let Some(mut source) = open_file(subject, &path)? else { return Ok(None) };
+        let len = source.len();
         let header = [0, 1, 2].map(|at| word(&mut source, at * offset_index::ENTRY_BYTES));
         let [Some(magic), Some(segment_id), Some(seal)] = header else {
             return Err(Fault::new(&path, 0..len, "the index ends inside its header", &source));
@@ -289,8 +279,8 @@ struct TimeCheck {
 impl TimeCheck {
     fn open(subject: &Subject<'_>) -> Result<Option<Self>, Fault> {
         let path = time_index_path(subject.segment_path);
-        let Some((file, len)) = open_file(subject, &path)? else { return Ok(None) };
-        let mut source = source(&path, file, len)?;
+        let Some(mut source) = open_file(subject, &path)? else { return Ok(None) };
+        let len = source.len();
         let Ok(header) = source.at(0, time_index::HEADER_BYTES);
         let Some(summary) = Summary::decode(header) else {
             let range = 0..len.min(time_index::HEADER_BYTES as u64);

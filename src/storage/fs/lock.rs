@@ -86,8 +86,7 @@ mod unix {
     pub(super) fn open_locked(path: &Path) -> io::Result<Option<fs::File>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        super::sys::never_wait(&mut options);
-        let file = options.open(path)?;
+        let file = super::sys::open_regular(&mut options, path)?;
         Ok(try_lock(&file, true)?.then_some(file))
     }
 
@@ -95,8 +94,7 @@ mod unix {
     pub(super) fn open_shared(path: &Path) -> io::Result<Option<fs::File>> {
         let mut options = fs::OpenOptions::new();
         options.read(true);
-        super::sys::never_wait(&mut options);
-        let file = options.open(path)?;
+        let file = super::sys::open_regular(&mut options, path)?;
         Ok(try_lock(&file, false)?.then_some(file))
     }
 

@@ -9,17 +9,41 @@ use std::{fs, io, ops::Range, path::Path, sync::Arc};
 use std::sync::Weak;
 
 use super::{super::FileIdentity, FileMap};
+use crate::error::NotAFile;
 
-/// Makes an open answer at once also for a pipe without another end, and keeps a terminal from becoming ours. Neither
-/// means anything for a regular file.
-#[cfg(unix)]
-pub(super) fn never_wait(options: &mut fs::OpenOptions) {
-    use std::os::unix::fs::OpenOptionsExt;
-    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+/// Opens a regular file, and nothing else: what a link leads to isn't touched, a pipe without another end isn't waited
+/// for, a terminal doesn't become ours.
+pub(super) fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    take_as_is(options);
+    let (found, outcome) = match options.open(path) {
+        // The system says this and that of what can't be opened so.
+        Err(error) => match fs::symlink_metadata(path) {
+            Ok(found) => (found, Err(error)),
+            Err(_) => return Err(error),
+        },
+        Ok(file) => (file.metadata()?, Ok(file)),
+    };
+    match found.file_type() {
+        kind if kind.is_file() => outcome,
+        kind if kind.is_symlink() => Err(NotAFile("a symbolic link").into()),
+        kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Err(NotAFile("a pipe, a socket or a device").into()),
+    }
 }
 
-#[cfg(not(unix))]
-pub(super) fn never_wait(_options: &mut fs::OpenOptions) {}
+#[cfg(unix)]
+fn take_as_is(options: &mut fs::OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
+}
+
+/// A link is opened as itself, and so found out.
+#[cfg(windows)]
+fn take_as_is(options: &mut fs::OpenOptions) {
+    use std::os::windows::fs::OpenOptionsExt;
+    const FILE_FLAG_OPEN_REPARSE_POINT: u32 = 0x0020_0000;
+    options.custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
+}
 
 /// One read, which may be short or interrupted.
 #[cfg(unix)]

@@ -1,32 +1,68 @@
-//! What parent and child agree on: topics, records, messages.
+//! What parent and child agree on: topics, calls, records.
 
 use std::{path::Path, time::Duration};
 
-use tidelog::{Durability, Log, LogOptions, Opening, Record, TopicConfig};
+use tidelog::{Durability, Log, Record, TopicConfig};
 
+use super::message::{MESSAGE_BYTES, PIPE_BYTES};
 use crate::common::{Random, value_of};
 
-/// Topics that every child uses, and how many partitions they have.
-pub(crate) const TOPICS: [(&str, u32); 2] = [("orders", 2), ("events", 1)];
+/// A topic that every child uses.
+pub(crate) struct TopicPlan {
+    pub(crate) name: &'static str,
+    pub(crate) partitions: u32,
+    pub(crate) keeps: Keeps,
+    /// The topic's own level, if it has one.
+    durability: Option<Durability>,
+}
+
+/// What stays of what was appended to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    Everything,
+    /// By retention: at least so many bytes of a partition.
+    Bytes(u64),
+    /// What nobody deletes by its offset.
+    Rest,
+}
+
+pub(crate) const TOPICS: [TopicPlan; 4] = [
+    TopicPlan { name: "orders", partitions: 2, keeps: Keeps::Everything, durability: None },
+    TopicPlan { name: "events", partitions: 1, keeps: Keeps::Everything, durability: Some(Durability::Written) },
+    TopicPlan { name: "recent", partitions: 1, keeps: Keeps::Bytes(160 << 10), durability: Some(Durability::Synced) },
+    TopicPlan { name: "tasks", partitions: 2, keeps: Keeps::Rest, durability: None },
+];
+/// The topic that comes and goes, of one partition.
+pub(crate) const SCRATCH: &str = "scratch";
 /// The group that commits.
 pub(crate) const GROUP: &str = "auditor";
-/// Records of a batch at most: as many as acknowledgements that a pipe takes in one piece.
-pub(crate) const MAX_BATCH: u64 = 4096 / MESSAGE_BYTES as u64;
+/// Records of a batch at most: their acknowledgements, and some more messages, are what a pipe takes in one piece.
+pub(crate) const MAX_BATCH: u64 = (PIPE_BYTES / MESSAGE_BYTES) as u64 - 8;
 /// Bytes before the part of a value that is made up.
 const PREFIX: usize = 24;
 
-/// Opens the log in the way that both do.
-pub(crate) fn open(folder: &Path) -> tidelog::Result<Log> {
-    let log = options().open(folder)?;
-    for (name, partitions) in TOPICS {
-        log.ensure_topic(name, TopicConfig::with_partitions(partitions))?;
+impl TopicPlan {
+    fn config(&self) -> TopicConfig {
+        let config = TopicConfig::with_partitions(self.partitions).durability(self.durability);
+        match self.keeps {
+            Keeps::Bytes(bytes) => config.retention_bytes(bytes),
+            Keeps::Everything | Keeps::Rest => config,
+        }
     }
-    Ok(log)
 }
 
-/// Segments of the least size, so that they are rolled often.
-fn options() -> LogOptions {
-    Log::options().segment_bytes(64 << 10).durability(Durability::Interval(Duration::from_millis(3)))
+/// Opens the log in the way that both do. Segments have the least size, so that they are rolled often.
+pub(crate) fn open(folder: &Path, positional: bool) -> tidelog::Result<Log> {
+    let options = Log::options()
+        .segment_bytes(64 << 10)
+        .durability(Durability::Interval(Duration::from_millis(3)))
+        .retention_check_interval(Duration::from_millis(20))
+        .positional_appends(positional);
+    let log = options.open(folder)?;
+    for topic in &TOPICS {
+        log.ensure_topic(topic.name, topic.config())?;
+    }
+    Ok(log)
 }
 
 /// The name of a topic that is created on the way.
@@ -69,7 +105,7 @@ impl Call {
     pub(crate) fn new(first: RecordId) -> Self {
         let mut random = Random(first.to_word());
         let topic = random.below(TOPICS.len() as u64) as usize;
-        let own = u32::try_from(random.below(u64::from(TOPICS[topic].1))).unwrap();
+        let own = u32::try_from(random.below(u64::from(TOPICS[topic].partitions))).unwrap();
         let partition = (random.below(2) == 0).then_some(own);
         let records = if random.below(3) == 0 { 2 + random.below(MAX_BATCH - 1) } else { 1 };
         let durability = match random.below(16) {
@@ -83,7 +119,18 @@ impl Call {
 
     /// Whether its records are written and read all or nothing: all in one partition.
     pub(crate) fn is_atomic(&self) -> bool {
-        self.partition.is_some() || TOPICS[self.topic].1 == 1
+        self.place().is_some()
+    }
+
+    /// Where its records go, if that isn't up to their keys.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let only = (TOPICS[self.topic].partitions == 1).then_some(0);
+        self.partition.or(only).map(|partition| Place { topic: self.topic, partition })
+    }
+
+    /// Whether its records are on the device when it returns.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.durability.or(TOPICS[self.topic].durability) == Some(Durability::Synced)
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = RecordId> {
@@ -127,9 +174,6 @@ impl Call {
     }
 }
 
-/// Bytes of a message: four words.
-pub(crate) const MESSAGE_BYTES: usize = 32;
-
 /// A partition of one of [`TOPICS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
@@ -139,98 +183,20 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..TOPICS.len()).flat_map(|topic| (0..TOPICS[topic].1).map(move |partition| Self { topic, partition }))
+        (0..TOPICS.len())
+            .flat_map(|topic| (0..TOPICS[topic].partitions).map(move |partition| Self { topic, partition }))
     }
 
     pub(crate) fn of(topic: &str, partition: u32) -> Option<Self> {
-        let topic = TOPICS.iter().position(|(name, _)| *name == topic)?;
+        let topic = TOPICS.iter().position(|plan| plan.name == topic)?;
         Some(Self { topic, partition })
     }
 
     pub(crate) fn topic_name(self) -> &'static str {
-        TOPICS[self.topic].0
-    }
-}
-
-/// What a child says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Message {
-    /// The log is open, and whatever comes now is work.
-    Ready,
-    /// This partition was opened so, and ends there.
-    Opened(Place, How, u64),
-    /// The group was found with this committed offset.
-    Committed(Place, Option<u64>),
-    /// An append of this record returned.
-    Appended(Place, u64, RecordId),
-    /// A commit of this offset, which `poll` had reached, is about to be made.
-    WillCommit(Place, u64),
-    /// It returned.
-    DidCommit(Place, u64),
-    /// The creation of a topic returned.
-    MadeTopic(u64),
-    /// The log was closed; it may be opened again.
-    DidClose,
-}
-
-/// What told where a partition ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    Created,
-    Clean,
-    Resumed,
-    Scanned,
-}
-
-impl How {
-    pub(crate) fn of(opening: Opening) -> Self {
-        match opening {
-            Opening::Created => Self::Created,
-            Opening::Clean => Self::Clean,
-            Opening::Resumed => Self::Resumed,
-            Opening::Scanned => Self::Scanned,
-            other => panic!("an opening that this test doesn't know: {other:?}"),
-        }
-    }
-}
-
-impl Message {
-    pub(crate) fn encode(self) -> [u8; MESSAGE_BYTES] {
-        let at = |place: Place| (place.topic as u64) << 32 | u64::from(place.partition);
-        let words = match self {
-            Self::Ready => [1, 0, 0, 0],
-            Self::Opened(place, how, end) => [2, at(place), how as u64, end],
-            Self::Committed(place, None) => [3, at(place), 0, 0],
-            Self::Committed(place, Some(offset)) => [3, at(place), 1, offset],
-            Self::Appended(place, offset, id) => [4, at(place), offset, id.to_word()],
-            Self::WillCommit(place, offset) => [5, at(place), offset, 0],
-            Self::DidCommit(place, offset) => [6, at(place), offset, 0],
-            Self::MadeTopic(number) => [7, number, 0, 0],
-            Self::DidClose => [8, 0, 0, 0],
-        };
-        let mut bytes = [0; MESSAGE_BYTES];
-        for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        bytes
+        TOPICS[self.topic].name
     }
 
-    pub(crate) fn decode(bytes: &[u8; MESSAGE_BYTES]) -> Self {
-        let word = |at: usize| u64::from_le_bytes(bytes[at * 8..at * 8 + 8].try_into().unwrap());
-        let place = Place { topic: (word(1) >> 32) as usize, partition: word(1) as u32 };
-        match word(0) {
-            1 => Self::Ready,
-            2 => {
-                let how = [How::Created, How::Clean, How::Resumed, How::Scanned][word(2) as usize];
-                Self::Opened(place, how, word(3))
-            }
-            3 => Self::Committed(place, (word(2) == 1).then(|| word(3))),
-            4 => Self::Appended(place, word(2), RecordId::from_word(word(3))),
-            5 => Self::WillCommit(place, word(2)),
-            6 => Self::DidCommit(place, word(2)),
-            7 => Self::MadeTopic(word(1)),
-            8 => Self::DidClose,
-            other => panic!("no message has the number {other}"),
-        }
+    pub(crate) fn keeps(self) -> Keeps {
+        TOPICS[self.topic].keeps
     }
 }

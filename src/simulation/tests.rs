@@ -1,0 +1,25 @@
+//! The runs: as many crash states as are asked for, and what was found once.
+
+use std::io::Write;
+
+use super::runs::{run_one, run_seeds};
+
+/// How many states are looked into where nothing else is asked for.
+const STATES: u64 = if cfg!(debug_assertions) { 1_500 } else { 20_000 };
+
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} isn't a number: {value:?}")))
+}
+
+#[test]
+fn crash_states() {
+    let outcome = match number("TIDELOG_SEED") {
+        Some(seed) => run_one(seed),
+        None => run_seeds(0, number("TIDELOG_CRASH_STATES").unwrap_or(STATES)),
+    };
+    let violations = outcome.violations();
+    // Not by `println!`, which is only shown of a test that fails.
+    std::io::stdout().write_all(format!("{}{outcome}\n", violations.concat()).as_bytes()).unwrap();
+    assert!(violations.is_empty(), "what must hold doesn't");
+}

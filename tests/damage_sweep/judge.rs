@@ -1,0 +1,247 @@
+//! Opens a damaged log, reads all of it, goes on behind what can't be read, and holds that against what was written.
+
+use std::{ops::Range, path::Path};
+
+use tidelog::{Error, ErrorKind, Finding, Log, Opening, OwnedRecord, Partition, Record, RecoveryEvent, TopicConfig};
+
+use crate::{
+    ground::Ground,
+    harm::Harm,
+    written::{COMMITS, Content, DURABLE_COMMIT, Ending, FOLDER, GROUP, TOPIC, options},
+};
+
+/// How a case ended, where all was as it has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Opened(Opening),
+    /// The log is open, its topic is told as lost.
+    Orphaned,
+    Refused,
+}
+
+/// What was wrong.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Unsaid(String),
+    Changed(String),
+    Other(String),
+}
+
+type Judged<T> = Result<T, Fault>;
+
+fn check(holds: bool, what: impl FnOnce() -> String) -> Judged<()> {
+    if holds { Ok(()) } else { Err(Fault::Other(what())) }
+}
+
+fn failed(what: &'static str) -> impl Fn(Error) -> Fault {
+    move |error| Fault::Other(format!("{what}: {error}"))
+}
+
+/// What reading told: records by their offsets, and errors.
+struct Reading {
+    records: Vec<(u64, Content)>,
+    errors: Vec<Error>,
+}
+
+impl Reading {
+    fn has(&self, offset: u64) -> bool {
+        self.records.binary_search_by_key(&offset, |(at, _)| *at).is_ok()
+    }
+
+    fn gaps(&self) -> Vec<Range<u64>> {
+        self.errors.iter().filter_map(Error::damaged_offsets).collect()
+    }
+}
+
+/// Judges a damaged log; everything twice if `thoroughly`.
+pub(crate) fn judge(ground: &Ground, harm: &Harm, thoroughly: bool) -> Judged<Outcome> {
+    let folder = ground.log();
+    let log = match options().open(&folder) {
+        Ok(log) => log,
+        Err(error) => return judge_refusal(harm, &folder, &error, thoroughly),
+    };
+    let Ok(topic) = log.topic(TOPIC) else { return judge_orphan(&log, &folder) };
+    let partition = topic.partition(0).map_err(failed("no partition"))?;
+    let opening = opening_of(&log)?;
+    let first = read(&partition, harm, &folder)?;
+    let cut = cut_at(ground, harm, &log)?;
+    judge_reading(ground, harm, &log, &first, cut)?;
+    judge_commits(ground, &log, harm)?;
+    let next = append(ground, &partition, harm)?;
+    log.close().map_err(failed("close"))?;
+    if thoroughly {
+        judge_again(harm, &folder, &first, next)?;
+    }
+    Ok(Outcome::Opened(opening))
+}
+
+fn opening_of(log: &Log) -> Judged<Opening> {
+    let found = log.recovery().partitions().iter().find(|found| found.topic() == TOPIC);
+    found.map(|found| found.opening()).ok_or_else(|| Fault::Other("no report of the partition".into()))
+}
+
+/// Reads everything there is, and goes on behind each error.
+fn read(partition: &Partition, harm: &Harm, folder: &Path) -> Judged<Reading> {
+    let mut records = partition.read_from(partition.start_offset()).map_err(failed("read"))?;
+    let mut reading = Reading { records: Vec::new(), errors: Vec::new() };
+    loop {
+        match records.next() {
+            None => return Ok(reading),
+            Some(Ok(record)) => {
+                let after_last = reading.records.last().is_none_or(|(last, _)| *last < record.offset());
+                check(after_last, || format!("offset {} comes late", record.offset()))?;
+                reading.records.push((record.offset(), content(&record)));
+            }
+            Some(Err(error)) => {
+                check(error.kind() == ErrorKind::Corruption, || format!("reading: {error}"))?;
+                let named = error.path().is_some_and(|path| path.starts_with(folder.join(FOLDER)))
+                    && error.file_position().is_some()
+                    && (error.topic(), error.partition()) == (Some(TOPIC), Some(0));
+                check(named, || format!("no place: {error:?}"))?;
+                let resume = error.resume_offset().filter(|&offset| offset > records.position() || offset == 0);
+                let resume = resume.ok_or_else(|| Fault::Other(format!("no way on: {error:?} {harm:?}")))?;
+                records.seek(resume).map_err(failed("going on"))?;
+                reading.errors.push(error);
+            }
+        }
+    }
+}
+
+fn content(record: &OwnedRecord) -> Content {
+    Content {
+        key: record.key().map(Vec::from),
+        value: record.value().map(Vec::from),
+        headers: record.headers().map(|(name, value)| (name.into(), value.map(Vec::from))).collect(),
+        client_time_ms: record.client_timestamp_ms(),
+        append_time_ms: record.append_time_ms(),
+    }
+}
+
+/// Where a torn tail was cut, if one was; it must be the place of the damage, and not below what was durable.
+fn cut_at(ground: &Ground, harm: &Harm, log: &Log) -> Judged<Option<u64>> {
+    let found = log.recovery().partitions().iter().find(|found| found.topic() == TOPIC);
+    let mut cut = None;
+    for event in found.map(|found| found.events()).unwrap_or_default() {
+        let (RecoveryEvent::TornTail(found) | RecoveryEvent::ReorderedTail(found)) = event else { continue };
+        check(harm.expected.may_cut, || format!("cut: {event}"))?;
+        if !harm.expected.other_time {
+            check(found.end_offset >= ground.written.durable, || format!("cut below what was durable: {event}"))?;
+            let begins = harm.expected.lost.iter().any(|lost| lost.start == found.end_offset);
+            check(begins, || format!("cut where nothing is damaged: {event}"))?;
+        }
+        check(!found.kept_in.is_empty() && found.kept_in.iter().all(|path| path.exists()), || {
+            format!("nothing kept: {event}")
+        })?;
+        cut = Some(found.end_offset);
+    }
+    Ok(cut)
+}
+
+/// Exactly the damaged records are missing, and said to be; all others are what they were.
+fn judge_reading(ground: &Ground, harm: &Harm, log: &Log, reading: &Reading, cut: Option<u64>) -> Judged<()> {
+    for (offset, content) in &reading.records {
+        let written = ground.written.records.get(*offset as usize);
+        if written != Some(content) {
+            return Err(Fault::Changed(format!("offset {offset} is {content:?}, was {written:?}")));
+        }
+    }
+    let mut said = reading.gaps();
+    let is_said = |said: &[Range<u64>], offset: u64| said.iter().any(|range| range.contains(&offset));
+    if let Some(wrong) = reading.records.iter().find(|(offset, _)| is_said(&said, *offset)) {
+        return Err(Fault::Other(format!("offset {} is readable, and said to be damaged", wrong.0)));
+    }
+    said.extend(cut.map(|end| end..u64::MAX));
+    if harm.expected.other_time {
+        return Ok(());
+    }
+    for offset in 0..ground.written.end() {
+        let damaged = harm.expected.lost.iter().any(|range| range.contains(&offset));
+        let expected = !damaged && cut.is_none_or(|end| offset < end);
+        match (expected, reading.has(offset)) {
+            (true, false) => return Err(Fault::Other(format!("offset {offset} is missing, and wasn't damaged"))),
+            (false, true) => return Err(Fault::Other(format!("offset {offset} is there, and was damaged"))),
+            (false, false) if !is_said(&said, offset) => {
+                return Err(Fault::Unsaid(format!(
+                    "offset {offset} is missing, and nothing is said: {:?}",
+                    log.recovery()
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The group goes on where it was; or from earlier, and that is told.
+fn judge_commits(ground: &Ground, log: &Log, harm: &Harm) -> Judged<()> {
+    let consumer = log.consumer(GROUP).topic(TOPIC).open().map_err(failed("consumer"))?;
+    let committed = consumer.committed(TOPIC, 0).map_err(failed("committed"))?;
+    if committed == COMMITS.last().copied() {
+        return Ok(());
+    }
+    let known = committed.is_none_or(|offset| COMMITS.contains(&offset));
+    let told = log.recovery().findings().iter().any(|finding| matches!(finding, Finding::DamagedCommits { .. }))
+        || log.recovery().partitions().iter().any(|found| found.topic() == "__offsets" && !found.is_clean());
+    // Zeros in place of what wasn't known to be durable are what a power cut leaves; nobody can tell them apart.
+    let as_by_power_cut = ground.ending != Ending::Clean && committed == Some(DURABLE_COMMIT);
+    check(known && (told || as_by_power_cut || harm.expected.other_time) && harm.expected.commits_may_go, || {
+        format!("committed {committed:?}, told {told}: {:?}", log.recovery())
+    })
+}
+
+/// Appends go on, with an offset that nobody had.
+fn append(ground: &Ground, partition: &Partition, harm: &Harm) -> Judged<u64> {
+    let at = partition.append(Record::new("next")).map_err(failed("append"))?.offset;
+    // Nobody can know of offsets that were assigned after a backup was made.
+    let unused = harm.expected.other_time || at >= ground.written.end();
+    check(unused, || format!("offset {at} was used before"))?;
+    let back = partition.read_from(at).map_err(failed("read back"))?.next();
+    let same = back.is_some_and(|record| record.is_ok_and(|record| record.value() == Some(b"next")));
+    check(same, || format!("offset {at} can't be read back"))?;
+    Ok(at)
+}
+
+/// A second open tells the same of the records, and has nothing more to mend.
+fn judge_again(harm: &Harm, folder: &Path, first: &Reading, next: u64) -> Judged<()> {
+    let log = options().open(folder).map_err(failed("a second open"))?;
+    let cut = |event: &RecoveryEvent| matches!(event, RecoveryEvent::TornTail(_) | RecoveryEvent::ReorderedTail(_));
+    let again = log.recovery().partitions().iter().flat_map(|found| found.events()).any(cut);
+    check(!again, || format!("a second open cut more: {:?}", log.recovery()))?;
+    let partition = log.topic(TOPIC).and_then(|topic| topic.partition(0)).map_err(failed("the topic"))?;
+    let mut second = read(&partition, harm, folder)?;
+    let appended = second.records.pop().map(|(offset, _)| offset);
+    check(appended == Some(next), || format!("the last one is {appended:?}, not {next}"))?;
+    if second.records != first.records {
+        return Err(Fault::Changed("a second open tells other records".into()));
+    }
+    // The end of damage at the end of the log is where appends went on.
+    let starts = |reading: &Reading| reading.gaps().into_iter().map(|gap| gap.start).collect::<Vec<_>>();
+    check(starts(&second).starts_with(&starts(first)), || {
+        format!("a second open tells {:?}, the first told {:?}", second.gaps(), first.gaps())
+    })?;
+    log.close().map_err(failed("close"))
+}
+
+fn judge_refusal(harm: &Harm, folder: &Path, error: &Error, thoroughly: bool) -> Judged<Outcome> {
+    let expected = harm.expected.refused == Some(error.kind());
+    check(expected, || format!("refused: {error}"))?;
+    check(error.path().is_some_and(|path| path.starts_with(folder)), || format!("no path: {error:?}"))?;
+    if thoroughly {
+        let again = options().open(folder).map(drop).map_err(|again| again.to_string());
+        check(again.as_ref() == Err(&error.to_string()), || format!("a second open says {again:?}, not {error}"))?;
+    }
+    Ok(Outcome::Refused)
+}
+
+/// A topic without its file: told, and not to be created over.
+fn judge_orphan(log: &Log, folder: &Path) -> Judged<Outcome> {
+    let orphan = Finding::OrphanedFolder { path: folder.join(FOLDER) };
+    if !log.recovery().findings().contains(&orphan) {
+        return Err(Fault::Unsaid(format!("the topic is gone: {:?}", log.recovery())));
+    }
+    let created = log.create_topic(TOPIC, TopicConfig::with_partitions(1)).map(drop);
+    let refused = created.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corruption);
+    check(refused, || format!("created over what is there: {created:?}"))?;
+    log.close().map_err(failed("close"))?;
+    Ok(Outcome::Orphaned)
+}

@@ -1,0 +1,125 @@
+//! Files of another time or place where they don't belong: stale ones, restored backups, copies, other partitions' and
+//! other logs'.
+
+use std::path::{Path, PathBuf};
+
+use tidelog::ErrorKind;
+
+use crate::{
+    ground::{Content, Ground, Image},
+    harm::{Change, Expected, Harm},
+    sweep::Extent,
+    written::{FOLDER, frames_of},
+};
+
+/// Moments of which there are copies: when the partition had so many segments.
+const MOMENTS: [usize; 3] = [1, 2, 3];
+
+pub(crate) fn swaps(ground: &Ground, _: &Extent) -> Vec<Harm> {
+    let mut harms = Vec::new();
+    for moment in MOMENTS {
+        let image = ground.moment(moment);
+        harms.extend(stale_files(ground, &image));
+        harms.extend(backups(&image));
+    }
+    harms.extend(foreign(ground));
+    harms
+}
+
+/// One file is that of an earlier moment.
+fn stale_files(ground: &Ground, image: &Image) -> Vec<Harm> {
+    let mut harms = Vec::new();
+    for (path, content) in image.iter().filter(|(path, _)| path.starts_with(FOLDER)) {
+        let Some(content) = content else { continue };
+        let change = Change::Replace(content.clone());
+        match ground.written.segments.iter().position(|segment| segment.path == *path) {
+            None => harms.push(Harm::new(path, change, Expected::nothing())),
+            Some(at) => {
+                let expected = stale_segment(ground, at, content);
+                harms.push(Harm::new(path, change, expected));
+            }
+        }
+    }
+    harms
+}
+
+/// A segment of an earlier moment: it ends earlier, and what was behind is missing.
+fn stale_segment(ground: &Ground, at: usize, content: &Content) -> Expected {
+    let segment = &ground.written.segments[at];
+    let had = frames_of(&content.bytes).len();
+    let last = at + 1 == ground.written.segments.len();
+    let lost = segment.frames[had..].iter().map(|frame| frame.offsets.clone()).collect();
+    Expected { lost, may_cut: last, ..Expected::nothing() }
+}
+
+/// A whole folder is that of an earlier moment, or not there.
+fn backups(image: &Image) -> Vec<Harm> {
+    // Each is as a power cut leaves it. Of what came later nobody knows.
+    let other_time = Expected { other_time: true, may_cut: true, ..Expected::nothing() };
+    let commits = Expected { commits_may_go: true, ..other_time.clone() };
+    vec![
+        Harm::new(FOLDER, Change::Folder(folder(image, FOLDER)), other_time),
+        Harm::new("__offsets-0", Change::Folder(folder(image, "__offsets-0")), commits.clone()),
+        Harm::new("", Change::Folder(image.clone()), commits),
+    ]
+}
+
+/// What belongs to another partition, another log, or a deleted topic of the same name.
+fn foreign(ground: &Ground) -> Vec<Harm> {
+    let corruption = || Expected { refused: Some(ErrorKind::Corruption), ..Expected::nothing() };
+    let payments = folder(&ground.image, "payments-0");
+    let other = Ground::new(ground.ending);
+    let mut harms = vec![
+        // Copied over, and copied beside under another name.
+        Harm::new(FOLDER, Change::Folder(payments.clone()), corruption()),
+        Harm::new(FOLDER, Change::Folder(folder(&other.image, FOLDER)), corruption()),
+        Harm::new("copies-0", Change::Folder(folder(&ground.image, FOLDER)), Expected::nothing()),
+        Harm::new("orders-1", Change::Folder(folder(&ground.image, FOLDER)), Expected::nothing()),
+        Harm::new("__offsets-0", Change::Folder(folder(&other.image, "__offsets-0")), corruption()),
+        Harm::new("topics/copies.json", Change::Replace(file(&ground.image, "topics/orders.json")), corruption()),
+        // Of the same name, deleted and created again: as the other log's is, by its id.
+        Harm::new(
+            Path::new(FOLDER).join("partition.checkpoint"),
+            Change::Replace(file(&other.image, "orders-0/partition.checkpoint")),
+            corruption(),
+        ),
+        Harm::new(
+            Path::new(FOLDER).join("partition.state"),
+            Change::Replace(file(&ground.image, "payments-0/partition.checkpoint")),
+            Expected::nothing(),
+        ),
+    ];
+    for (at, segment) in ground.written.segments.iter().enumerate() {
+        let lost = vec![segment.frames[0].offsets.start..segment.frames.last().unwrap().offsets.end];
+        for bytes in [other.written.segments[at].bytes.clone(), first_segment(&payments)] {
+            let len = bytes.len() as u64;
+            let change = Change::Replace(Content { bytes, len });
+            let expected = Expected { lost: lost.clone(), ..Expected::nothing() };
+            harms.push(Harm::new(&segment.path, change, expected));
+        }
+        // Another segment of the same partition, under this one's name.
+        let another = &ground.written.segments[(at + 1) % ground.written.segments.len()];
+        let content = Content { bytes: another.bytes.clone(), len: another.bytes.len() as u64 };
+        let expected = Expected { lost, ..Expected::nothing() };
+        harms.push(Harm::new(&segment.path, Change::Replace(content), expected));
+    }
+    harms
+}
+
+fn first_segment(folder: &Image) -> Vec<u8> {
+    let mut found = folder.iter().filter(|(path, _)| path.extension().is_some_and(|it| it == "log"));
+    found.next().unwrap().1.clone().unwrap().bytes
+}
+
+fn file(image: &Image, path: &str) -> Content {
+    image.get(Path::new(path)).cloned().flatten().unwrap_or(Content { bytes: Vec::new(), len: 0 })
+}
+
+/// What is in a folder, by the paths in that.
+fn folder(image: &Image, name: &str) -> Image {
+    let inner = image.iter().filter_map(|(path, content)| {
+        let path: PathBuf = path.strip_prefix(name).ok()?.into();
+        (!path.as_os_str().is_empty()).then(|| (path, content.clone()))
+    });
+    inner.collect()
+}
