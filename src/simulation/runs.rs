@@ -84,6 +84,7 @@ pub(crate) fn run_seeds(first: u64, wanted: u64) -> Outcome {
 }
 
 /// Runs one seed.
+#[cfg(test)]
 pub(crate) fn run_one(seed: u64) -> Outcome {
     let outcome = Outcome::default();
     run_seed(seed, &outcome);
