@@ -260,6 +260,8 @@ impl Fold {
     }
 }
 
+#[cfg(any(fuzzing, all(test, not(loom))))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;

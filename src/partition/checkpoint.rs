@@ -394,6 +394,9 @@ impl Checkpoint {
     }
 }
 
+#[cfg(any(fuzzing, all(test, not(loom))))]
+pub(crate) mod fuzzing;
+
 #[cfg(test)]
 mod tests {
     use super::*;
