@@ -124,6 +124,9 @@ impl Table {
         }
         if let Some(group) = self.groups.get_mut(name) {
             group.restore(entry);
+            if *group == Group::default() {
+                self.groups.remove(name);
+            }
         }
     }
 

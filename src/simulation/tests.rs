@@ -36,3 +36,11 @@ fn whatever_bytes_stand_for_is_run() {
         fuzzing::operations(&data);
     }
 }
+
+#[test]
+fn seeds_of_operations() {
+    let mut choices = Sequence::new(3);
+    let mut plan = |steps: usize| (0..1 + 9 * steps).map(|_| choices.next() as u8).collect::<Vec<_>>();
+    let made = [("three-steps", plan(3)), ("eight-steps", plan(8)), ("twenty-steps", plan(20)), ("none", Vec::new())];
+    crate::partition::fuzzing::tests::feed("operations", fuzzing::operations, &made);
+}
