@@ -9,7 +9,7 @@ use super::{
 use crate::random::Sequence;
 
 /// How many states are looked into where nothing else is asked for.
-const STATES: u64 = if cfg!(debug_assertions) { 1_500 } else { 20_000 };
+const STATES: u64 = if cfg!(debug_assertions) { 400 } else { 20_000 };
 
 fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
