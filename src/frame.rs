@@ -620,5 +620,6 @@ impl std::iter::FusedIterator for RecordViews<'_> {}
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

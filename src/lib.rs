@@ -221,6 +221,8 @@ pub mod fuzzing {
     pub use crate::{
         encoding::fuzzing::typed_decode,
         frame::fuzzing::frame_decode,
+        group::offsets_open,
+        partition::fuzzing::{index_open, segment_open, state_open},
         segment_header::fuzzing::segment_header,
         simulation::fuzzing::{crash_states, operations},
     };

@@ -654,5 +654,6 @@ impl<'a, I: Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone> fmt::Debug for
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

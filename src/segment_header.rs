@@ -213,5 +213,6 @@ impl fmt::Display for HeaderFault {
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

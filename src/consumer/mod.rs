@@ -367,5 +367,6 @@ impl fmt::Debug for Consumer {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

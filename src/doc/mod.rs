@@ -6,6 +6,9 @@ pub mod format {}
 #[doc = include_str!("offsets.md")]
 pub mod offsets {}
 
+#[doc = include_str!("reliability.md")]
+pub mod reliability {}
+
 #[doc = include_str!("kafka.md")]
 pub mod kafka {}
 

@@ -126,7 +126,7 @@ fn round_trip(reader: &mut Reader<'_>, seed: FrameSeed, position: u64) {
 }
 
 /// One record of small pieces of the input; `None` at its end.
-fn any_record<'a>(reader: &mut Reader<'a>) -> Option<Record<'a>> {
+pub(crate) fn any_record<'a>(reader: &mut Reader<'a>) -> Option<Record<'a>> {
     let shape = reader.u8()?;
     let mut record = match any_payload(reader)? {
         Some(value) => Record::new(value),

@@ -217,5 +217,6 @@ fn decode_member(value: Option<&[u8]>) -> Option<Option<MemberInfo>> {
     reader.is_empty().then_some(Some(MemberInfo { process, subscription }))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -124,6 +124,9 @@ impl Table {
         }
         if let Some(group) = self.groups.get_mut(name) {
             group.restore(entry);
+            if *group == Group::default() {
+                self.groups.remove(name);
+            }
         }
     }
 
@@ -312,5 +315,6 @@ impl Group {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

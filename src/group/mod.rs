@@ -26,7 +26,8 @@ mod membership;
 mod offsets;
 mod rebalance;
 mod subscription;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod verify;
 
@@ -55,6 +56,8 @@ use crate::{
 
 pub(crate) use administration::GroupDescription;
 pub(crate) use member::{Joining, Member, Owned, Polling, View};
+#[cfg(fuzzing)]
+pub use offsets::fuzzing::offsets_open;
 pub(crate) use subscription::Subscription;
 pub(crate) use verify::CommitsCheck;
 

@@ -215,7 +215,8 @@ impl Fold {
                     }
                 }
                 Err(error) => {
-                    let resume = error.resume_offset().filter(|&offset| offset > cursor.position());
+                    // Damage between two frames takes no offset away.
+                    let resume = error.resume_offset().filter(|&offset| offset >= cursor.position());
                     match resume {
                         Some(offset) if error.kind() == ErrorKind::Corruption => cursor.seek(offset)?,
                         _ => return Err(error),
@@ -259,5 +260,8 @@ impl Fold {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(any(fuzzing, all(test, not(loom))))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

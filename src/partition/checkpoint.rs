@@ -61,6 +61,9 @@ const AT_CHECKSUM: usize = AT_CLEAN_TIME + 8;
 /// Bytes of a slot.
 pub(crate) const SLOT_BYTES: usize = AT_CHECKSUM + 4;
 
+/// Numbers of slots lie below this: a slot is written a few times a second at most.
+const NUMBER_LIMIT: u64 = 1 << 63;
+
 const FLAG_CLEAN: u32 = 1;
 const FLAG_POISONED: u32 = 1 << 1;
 
@@ -132,7 +135,7 @@ impl CheckpointState {
         intact.then(|| LittleEndian::read_u32(&slot[AT_VERSION..]))
     }
 
-    /// The slot's number and state, unless it is damaged, torn, or of another version.
+    /// The slot's number and state, unless it is damaged, torn, of another version, or has a number that none has.
     fn decode(slot: &[u8]) -> Option<(u64, Self)> {
         if Self::intact_version(slot) != Some(VERSION) {
             return None;
@@ -158,7 +161,8 @@ impl CheckpointState {
             poisoned: flags & FLAG_POISONED != 0,
             clean: (flags & FLAG_CLEAN != 0).then_some(clean),
         };
-        Some((LittleEndian::read_u64(&slot[AT_NUMBER..]), state))
+        let number = LittleEndian::read_u64(&slot[AT_NUMBER..]);
+        (number < NUMBER_LIMIT).then_some((number, state))
     }
 }
 
@@ -390,6 +394,9 @@ impl Checkpoint {
     }
 }
 
+#[cfg(any(fuzzing, all(test, not(loom))))]
+pub(crate) mod fuzzing;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,6 +453,13 @@ mod tests {
         let error = Checkpoint::open(&storage, dir).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::UnsupportedFormat);
         assert!(error.to_string().contains("partition.checkpoint has format version 2"), "{error}");
+    }
+
+    #[test]
+    fn a_slot_with_a_number_that_has_no_next_is_a_damaged_one() {
+        for (number, is_read) in [(NUMBER_LIMIT - 1, true), (NUMBER_LIMIT, false), (u64::MAX, false)] {
+            assert_eq!(CheckpointState::decode(&state().encode(number)).is_some(), is_read, "{number}");
+        }
     }
 
     #[test]

@@ -400,6 +400,9 @@ fn check(words: &[u64]) -> u64 {
     words.iter().fold(MAGIC, |sum, word| mix64(sum ^ word).rotate_left(1))
 }
 
+#[cfg(any(fuzzing, all(test, not(loom))))]
+pub(crate) mod fuzzing;
+
 #[cfg(test)]
 mod tests {
     use super::*;

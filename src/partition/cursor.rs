@@ -26,6 +26,9 @@ pub(crate) struct Cursor {
     offset: u64,
     /// Where that is, once it was looked up: the frame that holds it, or the one behind the gap that it lies in.
     place: Option<Spot>,
+    /// The offset to go on at behind the damage that was told last, and where that is. To look it up anew could lead to
+    /// the same damage again, where that took no offset away.
+    behind_damage: Option<(u64, Spot)>,
 }
 
 /// A frame's place.
@@ -74,7 +77,7 @@ impl PartitionLog {
 impl Cursor {
     /// A cursor at `offset`: kind `OffsetOutOfRange` unless it lies between log start and log end.
     pub(crate) fn new(partition: &Arc<PartitionLog>, offset: u64) -> Result<Self> {
-        let cursor = Self { partition: partition.clone(), offset, place: None };
+        let cursor = Self { partition: partition.clone(), offset, place: None, behind_damage: None };
         cursor.check_range(offset)?;
         Ok(cursor)
     }
@@ -88,7 +91,8 @@ impl Cursor {
     pub(crate) fn seek(&mut self, offset: u64) -> Result<()> {
         self.check_range(offset)?;
         // The place is looked up anew also for the same offset: damage may lie before it, and be passed over so.
-        (self.offset, self.place) = (offset, None);
+        let behind_damage = self.behind_damage.take().filter(|(resume, _)| *resume == offset);
+        (self.offset, self.place) = (offset, behind_damage.map(|(_, spot)| spot));
         Ok(())
     }
 
@@ -215,6 +219,9 @@ impl Cursor {
             };
             let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
             let behind = base.saturating_add(header.record_count.into());
+            if start.is_some() && base < next_offset && !header.is_filler() {
+                break; // No writer's offsets fall; of a run that starts here those are left out that were handed out.
+            }
             if behind > next_offset && !header.is_filler() {
                 start.get_or_insert(at);
                 let first = next_offset.max(base);
@@ -327,7 +334,7 @@ impl Cursor {
     }
 
     /// The error for a frame that isn't what was written.
-    fn damage(&self, segment: &Segment, position: u64, end: u64, fault: FrameFault) -> Error {
+    fn damage(&mut self, segment: &Arc<Segment>, position: u64, end: u64, fault: FrameFault) -> Error {
         if let FrameFault::UnknownAttributes(attributes) = fault {
             return Repr::UnknownAttributes { path: segment.path.clone(), position, attributes }.into();
         }
@@ -335,11 +342,17 @@ impl Cursor {
         let bytes = unsafe { segment.published(0, end) };
         let mut scan = Scan::verified(segment.seed, position);
         let resume = match scan.next_records_in(bytes) {
-            Some((_, header)) => segment.header.base_offset.saturating_add(header.relative_offset.into()),
+            Some((found, header)) => {
+                let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
+                self.behind_damage = Some((base.max(self.offset), Spot::new(segment.clone(), found)));
+                base
+            }
             None => {
                 let segments = self.partition.segments.load();
                 let next = segments.iter().find(|slot| slot.base_offset > segment.header.base_offset);
-                next.map_or(self.partition.end_offset(), |slot| slot.base_offset)
+                let resume = next.map_or(self.partition.end_offset(), |slot| slot.base_offset);
+                self.behind_damage = Some((resume.max(self.offset), Spot::new(segment.clone(), end)));
+                resume
             }
         };
         let offsets = self.offset..resume.max(self.offset);

@@ -24,6 +24,8 @@ mod durable;
 #[cfg(feature = "metrics")]
 mod flush_lag;
 mod flusher;
+#[cfg(any(fuzzing, all(test, not(loom))))]
+pub(crate) mod fuzzing;
 mod identity;
 mod lag;
 #[cfg(all(test, loom))]
@@ -42,7 +44,8 @@ mod set_aside;
 mod settings;
 mod skipped;
 mod survey;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod time_index;
 mod time_lookup;
@@ -107,8 +110,9 @@ const OFFSET_CEILING_STEP: u64 = 1 << 22;
 /// The first step in which a segment's space is reserved, and the last; they double in between.
 const RESERVE_STEP_MIN: u64 = 64 << 10;
 const RESERVE_STEP_MAX: u64 = 4 << 20;
-/// Records of a batch are put into frames of about this size.
-const BATCH_FRAME_BYTES: u64 = 1 << 20;
+/// Records of a batch are put into frames of about this size. Where a fuzzer makes the files they are short, as every
+/// segment has room for such a frame.
+const BATCH_FRAME_BYTES: u64 = if cfg!(fuzzing) { 256 << 10 } else { 1 << 20 };
 /// From so many unsynced segments on a flush is due whatever the durability: they stay open until they are synced.
 const UNSYNCED_SEGMENTS: usize = 8;
 /// When to try again to flush what couldn't be for lack of descriptors.

@@ -339,6 +339,9 @@ fn seal(entries: &[AtomicU64]) -> u64 {
     ((entries.len() as u64 + 1) << 32) | u64::from(hasher.finalize())
 }
 
+#[cfg(any(fuzzing, all(test, not(loom))))]
+pub(crate) mod fuzzing;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,9 @@
 //!
 //! In this order:
 //! 1. A *clean mark* in the checkpoint, if the last segment's length is what it says. Costs no scan.
-//! 2. The *control page*, if it is this boot's, this mount's and these very files', and the last frames verify: a
-//!    process was killed, and the page cache has everything. Costs a walk of about 4 KiB.
+//! 2. The *control page*, if it is this boot's, this mount's and these very files', the last frames verify, and no frames
+//!    follow but one that the writer was killed at: a process was killed, and the page cache has everything. Costs a
+//!    walk of about 4 KiB.
 //! 3. The frames behind the durable mark ([`salvage`](super::salvage)).
 //!
 //! # Invariants
@@ -23,6 +24,7 @@ use std::{
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    frame::{self, FrameHeader},
     partition::{
         Environment, OFFSET_CEILING_STEP, PartitionSpec, RESERVE_STEP_MIN,
         checkpoint::{Checkpoint, CheckpointFault, CheckpointState, CleanMark},
@@ -352,6 +354,18 @@ impl Opener<'_> {
         if u64::from(end.sequence()) != header.sequence || !(DATA_START..=len).contains(&end.file_position()) {
             return Ok(None);
         }
+        let behind = |end| frame_behind(&file, &header, end).map_err(|source| Error::io("read", &path, source));
+        let mut end = end;
+        if let Some(stored) = behind(end.file_position())? {
+            // The writer was killed between storing a frame and publishing it. More than one tell of a page that is older
+            // than the segment, or damaged: to believe it would take away what was appended since.
+            let stored_end = LogPosition::new(header.sequence, stored);
+            let (Some(stored_end), None) = (stored_end, behind(stored)?) else { return Ok(None) };
+            end = stored_end;
+        }
+        if end < known.durable {
+            return Ok(None);
+        }
         Ok(Some(Ending { base, file, header, end }))
     }
 
@@ -568,6 +582,17 @@ impl Unsettled {
     }
 }
 
+/// Where the valid frame ends that begins at `end`, if there is one.
+fn frame_behind(file: &Arc<dyn File>, header: &SegmentHeader, end: u64) -> std::io::Result<Option<u64>> {
+    let mut bytes = [0; frame::HEADER_BYTES];
+    file.read_at(&mut bytes, end)?;
+    let Ok(frame) = FrameHeader::decode(&bytes, header.frame_seed(), end) else { return Ok(None) };
+    let frame_end = end.saturating_add(frame.frame_bytes() as u64);
+    let mut source = FileSource::new(file.clone())?.until(frame_end);
+    let found = Scan::verified(header.frame_seed(), end).next_in(&mut source)?;
+    Ok(matches!(found, Found::Frame { .. }).then_some(frame_end))
+}
+
 /// Verifies the frames from the last index entry to `end`, where the last one has to end. `None` if they don't.
 pub(crate) fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
     let header = &segment.header;
@@ -577,7 +602,13 @@ pub(crate) fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
     let mut scan = Scan::verified(segment.seed, start);
     loop {
         match scan.next_in(&mut source).ok()? {
-            Found::Frame { header: frame, .. } => tail = Tail::behind(header, &frame)?,
+            Found::Frame { header: frame, .. } => {
+                let base = header.base_offset.checked_add(frame.relative_offset.into())?;
+                if base < tail.next_offset || frame.epoch < tail.epoch {
+                    return None;
+                }
+                tail = Tail::behind(header, &frame)?;
+            }
             Found::End { position } => return (position == end && source.len() == end).then_some(tail),
             Found::Damage { .. } => return None,
         }
@@ -628,7 +659,7 @@ impl Doubt {
 
 impl Tail {
     /// The tail of a log whose last frame is `frame`. `None` if its numbers overflow.
-    pub(crate) fn behind(segment: &SegmentHeader, frame: &crate::frame::FrameHeader) -> Option<Self> {
+    pub(crate) fn behind(segment: &SegmentHeader, frame: &FrameHeader) -> Option<Self> {
         Some(Self {
             next_offset: segment.base_offset.checked_add(frame.next_relative_offset())?,
             last_time_ms: segment.base_timestamp_ms.checked_add(frame.relative_time_ms.into())?,

@@ -70,11 +70,13 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
     report_corruption(&survey, known.as_ref(), &mut events);
     let Ended { end, uncut } = cut(&mut opener, &mut survey, &mut events)?;
     let poisoned = page_poisoned || known.is_some_and(|state| state.poisoned);
-    let made_durable = match (poisoned, &uncut) {
-        (false, _) => sync(&opener, &survey),
-        (true, None) => rewrite(&opener, &survey, end, &mut events),
+    let synced = if poisoned { Ok(false) } else { sync(&opener, &survey) };
+    let made_durable = match (synced, &uncut) {
+        (Err(error), _) => Err(error),
+        (Ok(true), _) => Ok(()),
+        (Ok(false), None) => rewrite(&opener, &survey, end, &mut events),
         // The new file would take the place of what isn't copied yet.
-        (true, Some((_, error))) => Err(Error::io("write anew", opener.dir, io::Error::other(error.to_string()))),
+        (Ok(false), Some((_, error))) => Err(Error::io("write anew", opener.dir, io::Error::other(error.to_string()))),
     };
     if made_durable.is_err() {
         let _ = ControlPage::leave_poisoned(opener.storage(), opener.dir);
@@ -155,13 +157,21 @@ fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEv
     Ok(Ended { end: (last, end), uncut })
 }
 
-/// Makes what was kept durable: it may have been read from pages that never reached the device.
-fn sync(opener: &Opener<'_>, survey: &Survey) -> Result<()> {
-    for candidate in survey.candidates.iter().filter(|candidate| candidate.header.is_some()) {
-        let sync = candidate.open(opener.storage(), opener.mode)?.sync_data();
-        sync.map_err(|source| Error::io("sync", &candidate.path, source))?;
+/// Makes what was kept durable: it may have been read from pages that never reached the device. False if the device has
+/// something else all the same: a sync had failed, and its process was killed before it was told. (Where there is a
+/// control page, it says whether that may be.)
+fn sync(opener: &Opener<'_>, survey: &Survey) -> Result<bool> {
+    let mut on_device = true;
+    for (at, candidate) in survey.candidates.iter().enumerate().filter(|(_, candidate)| candidate.header.is_some()) {
+        let file = candidate.open(opener.storage(), opener.mode)?;
+        file.sync_data().map_err(|source| Error::io("sync", &candidate.path, source))?;
+        let doubtful = survey.durable_in(at)..candidate.valid_end;
+        if opener.env.positional_appends && !doubtful.is_empty() {
+            on_device &= file.is_on_device(doubtful).unwrap_or(false);
+        }
     }
-    opener.storage().sync_dir(opener.dir).map_err(|source| Error::io("sync the folder", opener.dir, source))
+    let synced = opener.storage().sync_dir(opener.dir);
+    synced.map(|()| on_device).map_err(|source| Error::io("sync the folder", opener.dir, source))
 }
 
 /// After a failed sync neither a later success nor a reread is worth anything: the pages count as clean. So what

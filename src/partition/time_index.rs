@@ -428,3 +428,6 @@ fn open(storage: &dyn Storage, path: &Path, coverage: Coverage) -> Option<(Arc<d
     };
     open().ok().flatten()
 }
+
+#[cfg(any(fuzzing, all(test, not(loom))))]
+pub(crate) mod fuzzing;

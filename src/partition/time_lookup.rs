@@ -110,7 +110,10 @@ impl PartitionLog {
         let until = next_base.unwrap_or(u64::MAX);
         Ok(match segment.times.lookup(from - slot.base_offset, time_ms) {
             Lookup::Block(offsets) => {
-                Some(Stretch { from: from.max(absolute(offsets.start)), until: until.min(absolute(offsets.end)) })
+                // A file that somebody else has made may name offsets that aren't there, with checks that hold.
+                let last = next_base.unwrap_or_else(|| self.end_offset()).max(from);
+                let from = from.max(absolute(offsets.start)).min(last);
+                Some(Stretch { from, until: until.min(absolute(offsets.end)) })
             }
             // The writer's last frames are in no block yet.
             Lookup::Behind(relative) if next_base.is_none() => {

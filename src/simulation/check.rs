@@ -43,7 +43,7 @@ pub(crate) struct Found {
 
 impl Found {
     fn of(record: &RecordRef<'_>) -> Self {
-        let headers = record.headers().into_iter();
+        let headers = record.headers();
         let content = Content {
             key: record.key().map(<[u8]>::to_vec),
             value: record.value().map(<[u8]>::to_vec),
@@ -59,7 +59,7 @@ pub(crate) fn is_same(record: &RecordRef<'_>, content: &Content) -> bool {
     record.key() == content.key.as_deref()
         && record.value() == content.value.as_deref()
         && record.client_timestamp_ms() == content.client_ms
-        && record.headers().into_iter().eq(content.headers.iter().map(|(name, value)| (&**name, value.as_deref())))
+        && record.headers().eq(content.headers.iter().map(|(name, value)| (&**name, value.as_deref())))
 }
 
 /// Holds an open log against the model; answers the model of what was found.

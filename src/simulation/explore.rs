@@ -204,7 +204,7 @@ impl Explorer {
             let promises = mix64(state.note() ^ mix64(state.version));
             (Sequence::new(mix64(state.seed ^ mix64(state.steps))), promises, state.opening)
         };
-        if origin.depth > 0 && choices.below(48) != 0 {
+        if origin.depth > 0 && choices.below(96) != 0 {
             return;
         }
         let kind = mix64((step.operation as u64) << 8 | role(step.path));

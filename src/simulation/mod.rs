@@ -28,13 +28,14 @@
 //! # How to run it
 //! `TIDELOG_CRASH_STATES=1000000 cargo test --release --lib simulation::tests::crash_states` looks into as many different
 //! states; `TIDELOG_SEED=17` runs that seed alone. What is violated is printed with the seed, the step and the crash, and
-//! with the smallest plan that was found to fail in the same way, to be pasted into a test: see [`replay`].
+//! with the smallest plan that was found to fail in the same way, which can be pasted into a test that calls `run`.
 //!
 //! # Thread safety
 //! Each thread runs plans of its own; what they count is shared.
 
 mod check;
 mod explore;
+pub(crate) mod fuzzing;
 mod groups;
 mod model;
 mod plan;
@@ -92,26 +93,4 @@ fn run(plan: &Plan, states: &Arc<States>, bounds: Bounds, watched_from: usize) -
         Err(format!("a panic: {}", text.unwrap_or("of another kind")))
     });
     outcome.map_err(|what: String| Violation { at, what })
-}
-
-/// What the fuzz targets call.
-#[cfg(fuzzing)]
-pub(crate) mod fuzzing {
-    use super::*;
-
-    /// Runs seeds from `first` on until there were so many crash states, or a violation; just this seed if `wanted` is 0.
-    /// Answers what was violated, and a line of figures.
-    pub fn crash_states(first: u64, wanted: u64) -> (Vec<String>, String) {
-        let outcome = if wanted == 0 { runs::run_one(first) } else { runs::run_seeds(first, wanted) };
-        (outcome.violations(), outcome.to_string())
-    }
-
-    /// Runs the plan that the bytes stand for, with its faults and crashes.
-    pub fn operations(data: &[u8]) {
-        let plan = Plan::of_bytes(data, 24);
-        let bounds = Bounds { cuts: 0, depth: 1, continue_one_in: 1 };
-        if let Err(violation) = run(&plan, &Arc::default(), bounds, usize::MAX) {
-            panic!("{violation}\n{plan:?}");
-        }
-    }
 }

@@ -350,13 +350,13 @@ fn draw_topic_kind(kind: u64, choices: &mut Sequence, topic: u8) -> Operation {
 
 fn draw_trouble(kind: u64, choices: &mut Sequence) -> Operation {
     match kind {
-        240..=247 => {
+        240..=245 => {
             let failures = [Failure::Full, Failure::Device, Failure::Interrupted, Failure::Short];
             let failure = failures[choices.below(4) as usize];
             let (forever, reads) = (choices.below(3) == 0, choices.below(4) == 0);
             Operation::Fail { nth: 1 + choices.below(12), failure, forever, reads }
         }
-        248..=251 => Operation::FailSyncs { count: 1 + choices.below(2) },
+        246..=251 => Operation::FailSyncs { count: 1 + choices.below(2) },
         _ => Operation::Fill { bytes: choices.below(12) * 4096 },
     }
 }

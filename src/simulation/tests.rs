@@ -2,10 +2,14 @@
 
 use std::io::Write;
 
-use super::runs::{run_one, run_seeds};
+use super::{
+    fuzzing,
+    runs::{run_one, run_seeds},
+};
+use crate::random::Sequence;
 
 /// How many states are looked into where nothing else is asked for.
-const STATES: u64 = if cfg!(debug_assertions) { 1_500 } else { 20_000 };
+const STATES: u64 = if cfg!(debug_assertions) { 400 } else { 20_000 };
 
 fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
@@ -22,4 +26,21 @@ fn crash_states() {
     // Not by `println!`, which is only shown of a test that fails.
     std::io::stdout().write_all(format!("{}{outcome}\n", violations.concat()).as_bytes()).unwrap();
     assert!(violations.is_empty(), "what must hold doesn't");
+}
+
+#[test]
+fn whatever_bytes_stand_for_is_run() {
+    for seed in 0..if cfg!(debug_assertions) { 20 } else { 200 } {
+        let mut choices = Sequence::new(seed);
+        let data: Vec<u8> = (0..choices.below(220)).map(|_| choices.next() as u8).collect();
+        fuzzing::operations(&data);
+    }
+}
+
+#[test]
+fn seeds_of_operations() {
+    let mut choices = Sequence::new(3);
+    let mut plan = |steps: usize| (0..1 + 9 * steps).map(|_| choices.next() as u8).collect::<Vec<_>>();
+    let made = [("three-steps", plan(3)), ("eight-steps", plan(8)), ("twenty-steps", plan(20)), ("none", Vec::new())];
+    crate::partition::fuzzing::tests::feed("operations", fuzzing::operations, &made);
 }

@@ -29,6 +29,9 @@ use std::{
 mod conformance;
 pub(crate) mod fs;
 pub(crate) mod sim;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
 
 /// A file system.
 pub(crate) trait Storage: fmt::Debug + Send + Sync {

@@ -94,11 +94,11 @@ impl Topics {
 
     fn open_all(&self, report: &mut RecoveryReport) -> Result<()> {
         self.make_topics_dir()?;
-        // What a process that was killed has renamed into place may be in the page cache alone, and is about to be built on.
-        self.sync_dir(&self.topics_dir())?;
         // All are looked at before the first is opened, which changes files: a newer version's are to stay as they are.
         let files = self.read_files()?;
         self.life.lock().deletions = self.read_markers(&files, report)?;
+        // What a process that was killed has renamed into place may be in the page cache alone, and is about to be built on.
+        self.sync_dir(&self.topics_dir())?;
         for file in files.into_iter().filter(|file| !file.name.starts_with(RESERVED_PREFIX)) {
             self.enter(self.open_topic(&file.name, file.id, file.config, report)?);
         }
@@ -282,5 +282,6 @@ impl std::fmt::Debug for TopicState {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -147,6 +147,8 @@ mod linux {
             end += 200;
             check_numbers(&partition, 0..end, VALUE_BYTES);
         }
+        let spare = folder.join("spare");
+        fs::write(&spare, vec![0x55; 128 << 10]).unwrap();
         end = fill(&partition, end, VALUE_BYTES);
         log.close().unwrap();
 
@@ -159,6 +161,7 @@ mod linux {
         check_numbers(&partition, 0..end, VALUE_BYTES);
         end = fill(&partition, end, VALUE_BYTES);
         rest.remove();
+        fs::remove_file(spare).unwrap();
         append(&partition, end..end + 1, VALUE_BYTES);
         check_numbers(&partition, 0..end + 1, VALUE_BYTES);
         log.close().unwrap();
@@ -339,7 +342,8 @@ mod linux {
             let partition = partition(&log);
             let consumer = consumer(&log);
             let end = consumer.committed("orders", 0).unwrap().unwrap();
-            assert_eq!(partition.end_offset(), end);
+            // Without a control page offsets go on behind a gap.
+            assert!(partition.end_offset() == end || POSITIONAL);
             check_numbers(&partition, 0..end, VALUE_BYTES);
             check_full(&partition.append(Record::new(vec![7; 70_000])).unwrap_err());
             log.close().unwrap();
@@ -347,7 +351,7 @@ mod linux {
         fs::remove_file(folder.join("ballast")).unwrap();
         let log = options().open(folder.join("data")).unwrap();
         let partition = partition(&log);
-        let end = partition.end_offset();
+        let end = consumer(&log).committed("orders", 0).unwrap().unwrap();
         append(&partition, end..end + 100, VALUE_BYTES);
         check_numbers(&partition, 0..end + 100, VALUE_BYTES);
         log.close().unwrap();

@@ -201,7 +201,7 @@ pub(crate) fn nothing_may_be_read() -> Result<(), Failed> {
         // The others belong to nobody, so that this one alone is in the way.
         open_to_all(&folder)?;
         let path = folder.log().join(path);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000))?;
         std::os::unix::fs::chown(&path, Some(0), Some(0))?;
         let what = format!("{} that nobody may read", path.display());
         let visit = visit_as(AS_NOBODY, &folder.log(), &what)?;

@@ -27,6 +27,8 @@ const MEMORY: &str = "/dev/shm";
 const PAGE_BYTES: u64 = 4096;
 /// What the device's image is larger than the one that it holds.
 const DEVICE_OVERHEAD_BYTES: u64 = 64 << 20;
+/// How often a file system is tried to be made.
+const MAKE_ATTEMPTS: u32 = 20;
 
 /// A file system that power is cut under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +136,7 @@ impl Disk {
             mount.add("device", "ext4", path_text(&device_image), "loop")?;
         }
         create(&image, kind.image_bytes())?;
-        run(kind.make().arg(&image))?;
+        make(kind, &image)?;
         // The device is there before the power is.
         run(Command::new("sync").arg("--file-system").arg(&image))?;
         let attached = if cut == Cut::FileSystem { Some(Attached::new(&image)?) } else { None };
@@ -190,6 +192,20 @@ impl Disk {
             }
         }
     }
+}
+
+/// Makes the file system. That of btrfs looks first at what is mounted anywhere, and fails where somebody unmounts it
+/// meanwhile.
+fn make(kind: FileSystem, image: &Path) -> Result<(), String> {
+    let mut made = Ok(());
+    for _ in 0..MAKE_ATTEMPTS {
+        made = run(kind.make().arg(image));
+        match &made {
+            Err(error) if error.contains("cannot check mount status") => thread::sleep(Duration::from_millis(10)),
+            _ => break,
+        }
+    }
+    made
 }
 
 fn create(path: &Path, bytes: u64) -> Result<(), String> {

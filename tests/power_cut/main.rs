@@ -9,6 +9,8 @@
 //!
 //! The system keeps running, so the boot id stays the same: what only a page cache knew must not be believed.
 //!
+//! One trial more judges the judge, with stories of what came before a loss.
+//!
 //! `TIDELOG_CUTS` is the number of cuts on ext4 (default 20); on xfs and btrfs there are a fifth of that, and 20 at least
 //! if there are so many. `TIDELOG_SEED` is what the moments are drawn from.
 
@@ -19,6 +21,8 @@
 mod common;
 #[cfg(target_os = "linux")]
 mod disk;
+#[cfg(target_os = "linux")]
+mod judge;
 #[cfg(target_os = "linux")]
 mod parent;
 #[cfg(target_os = "linux")]

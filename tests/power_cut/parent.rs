@@ -15,6 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use crate::{
     common::{mount::skip, process},
     disk::{Cut, Disk, FileSystem},
+    judge,
     workload::{
         child::{self, End, Task},
         ledger::Counts,
@@ -39,6 +40,7 @@ pub(crate) fn main() {
         trial("ext4_keeps_what_was_synced", FileSystem::Ext4),
         trial("xfs_keeps_what_was_synced", FileSystem::Xfs),
         trial("btrfs_keeps_what_was_synced", FileSystem::Btrfs),
+        Trial::test("the_judge_sees_what_is_lost_and_forgives_what_may_be", judge::judge),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -75,7 +75,7 @@ fn change_scratch_once(life: &Life<'_>, incarnation: u64, random: &mut Random) -
 }
 
 /// Bytes that say which incarnation of the topic the record is in, and which record of it it is.
-fn scratch_value(incarnation: u64, number: u64) -> Vec<u8> {
+pub(crate) fn scratch_value(incarnation: u64, number: u64) -> Vec<u8> {
     let mut value = incarnation.to_le_bytes().to_vec();
     value.extend_from_slice(&number.to_le_bytes());
     value.extend(value_of(incarnation ^ number << 40, (number % 300) as usize));

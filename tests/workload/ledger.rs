@@ -105,6 +105,7 @@ impl Ledger {
             ledger.cut = true;
             ledger.committed = ledger.committed_durably;
         }
+        self.scratch.cut();
     }
 
     /// Takes in what a child said before it was ended. `killed_at_work` says that the process before it was killed while

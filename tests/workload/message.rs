@@ -1,6 +1,6 @@
 //! What a child says: messages of one length, over its standard output.
 
-use tidelog::{Error, Opening};
+use tidelog::Opening;
 
 use super::plan::{Place, RecordId};
 
@@ -76,10 +76,10 @@ impl How {
 }
 
 impl Message {
-    pub(crate) fn failed(error: &Error) -> Self {
-        let mut kind = [b' '; KIND_BYTES];
-        kind.iter_mut().zip(format!("{:?}", error.kind()).bytes()).for_each(|(byte, letter)| *byte = letter);
-        Self::Failed(kind)
+    pub(crate) fn failed(kind: &str) -> Self {
+        let mut bytes = [b' '; KIND_BYTES];
+        bytes.iter_mut().zip(kind.bytes()).for_each(|(byte, letter)| *byte = letter);
+        Self::Failed(bytes)
     }
 
     pub(crate) fn encode(self) -> [u8; MESSAGE_BYTES] {

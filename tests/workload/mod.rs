@@ -13,7 +13,7 @@
 
 pub(crate) mod child;
 mod consume;
-mod delete;
+pub(crate) mod delete;
 pub(crate) mod ledger;
 pub(crate) mod message;
 pub(crate) mod parent;

@@ -21,6 +21,8 @@ pub(super) struct Scratch {
     durable: u64,
     /// What would be on the device if the flush that has begun were done.
     flushing: u64,
+    /// The power was cut, and nobody has looked since: what wasn't on the device may be gone, and no flush brings it back.
+    cut: bool,
 }
 
 impl Scratch {
@@ -52,11 +54,17 @@ impl Scratch {
             Message::WillDeleteScratch => self.stays = false,
             Message::DidDeleteScratch => *self = Self::default(),
             Message::WillFlush => self.flushing = self.end(),
-            Message::DidFlush => self.durable = self.durable.max(self.flushing),
-            Message::DidClose => self.durable = self.end(),
+            // A topic whose deletion has begun is left out, and it may be back if the power is cut before that is durable.
+            Message::DidFlush if self.stays && !self.cut => self.durable = self.durable.max(self.flushing),
+            Message::DidClose if self.stays && !self.cut => self.durable = self.end(),
             _ => {}
         }
         None
+    }
+
+    /// The power was cut.
+    pub(super) fn cut(&mut self) {
+        self.cut = true;
     }
 
     /// Takes in what a child was about to do when the power was cut.
@@ -102,7 +110,7 @@ impl Scratch {
             return faults.push(format!("topic {SCRATCH} is back"));
         };
         // Whoever was about to delete it won't any more.
-        self.stays = true;
+        (self.stays, self.cut) = (true, false);
         let mut next = 0;
         let mut reader = topic.reader(Start::Earliest).unwrap();
         while let Some(batch) = reader.next_batch().unwrap() {

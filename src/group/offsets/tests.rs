@@ -477,3 +477,37 @@ fn whatever_is_damaged_in_whichever_segments_what_is_lost_is_told() {
     }
     assert!(whole > 100 && earlier > 0 && none > 0, "{whole} {earlier} {none}");
 }
+
+#[test]
+fn seeds_of_offsets_open() {
+    let commit = |offset: u8, epoch: u8| vec![0, 5, offset, epoch];
+    let entry = |offset: u8| vec![6, 5, offset, 0];
+    let of = |how: u8, pieces: &[&[u8]]| [&[how][..], &pieces.concat()].concat();
+    let frame = |key: u8| [0, 0, 9, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, key];
+    let made = [
+        ("nothing", of(0, &[])),
+        ("commits", of(2, &[&commit(1, 0), &commit(2, 0), &[0x80, 5]])),
+        ("ownership-and-old-commit", of(0, &[&[5, 5, 1, 3, 1, 0, 0], &commit(7, 2), &commit(6, 3)])),
+        ("members", of(4, &[&[3, 0, 1, 2], &[5, 5, 1, 1, 2, 0, 0], &[0x83, 0, 1]])),
+        ("generations", of(0, &[&[4, 0, 3], &[4, 0, 2], &[0x84, 0]])),
+        ("whole-snapshot", of(0, &[&commit(1, 0), &[12], &entry(3), &[13], &commit(4, 0)])),
+        ("torn-snapshot", of(0, &[&commit(1, 0), &[12], &entry(3), &entry(4)])),
+        ("short-snapshot", of(0, &[&commit(1, 0), &[12], &entry(3), &[14, 2], &[12], &entry(4), &[13]])),
+        ("empty-entry", of(0, &[&[10, 0, 0], &[13]])),
+        ("newer", of(0, &[&[15, 1, 0, 10]])),
+        ("malformed", of(0, &[&[15, 2, 255, 1, 1], &commit(1, 0)])),
+        ("segment", of(1, &[&frame(3), &frame(3)])),
+        ("damaged-segment", of(1, &[&frame(3), &frame(3), &[5, 70, 0, 1], &frame(3)])),
+        ("torn-segment", of(1, &[&frame(3), &[3, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9], &frame(3)])),
+    ];
+    crate::partition::fuzzing::tests::feed("offsets_open", super::fuzzing::offsets_open, &made);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_is_fuzzed_holds(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        super::fuzzing::offsets_open(&data);
+    }
+}

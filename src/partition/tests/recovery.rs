@@ -233,6 +233,54 @@ fn hints_of_the_control_page_that_cant_be_are_not_believed() {
 }
 
 #[test]
+fn a_control_page_that_is_older_than_the_segment_takes_nothing_away() {
+    for appended_since in [1, 2, 30] {
+        for rolled in [false, true] {
+            let machine = Machine::new();
+            let (partition, _) = machine.open();
+            let mut expected = append_numbers(&partition, 0..10);
+            let page = machine.dir.join("partition.state");
+            let before = machine.read_file(&page);
+            if rolled {
+                partition.roll().unwrap();
+            }
+            expected.extend(append_numbers(&partition, 10..10 + appended_since));
+            drop(partition);
+            machine.write_file(&page, &before, 0);
+            let (partition, report) = machine.open();
+            assert!(report.is_clean(), "{report:?}");
+            assert_eq!(read_all(&partition, 0).unwrap(), expected, "{appended_since}, {rolled}");
+            // It takes no scan to find the one frame that a killed writer may have stored and not published.
+            assert_eq!(report.opening() == Opening::Resumed, appended_since == 1);
+            expected.extend(append_numbers(&partition, 50..53));
+            assert_eq!(read_all(&partition, 0).unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_control_page_whose_end_lies_before_the_durable_mark_is_not_believed() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let expected = append_numbers(&partition, 0..10);
+    let page = machine.dir.join("partition.state");
+    let (before, end) = (machine.read_file(&page), partition.control.committed().file_position());
+    append_numbers(&partition, 10..20);
+    partition.flush().unwrap();
+    partition
+        .update_checkpoint(|state| {
+            (state.durable, state.durable_offset) = (partition.control.durable(), 20);
+        })
+        .unwrap();
+    drop(partition);
+    machine.write_file(&machine.segments()[0], &[0xff; 8], end);
+    machine.write_file(&page, &before, 0);
+    let (partition, _) = machine.open();
+    let (found, damaged) = read_around_damage(&partition);
+    assert_eq!((&found[..10], found.len(), damaged), (&expected[..], 19, vec![10..11]));
+}
+
+#[test]
 fn one_good_slot_of_the_checkpoint_is_enough() {
     for slot in [0, 4096] {
         let machine = Machine::new();
