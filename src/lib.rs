@@ -164,7 +164,7 @@ mod reader;
 
 // Root.
 mod log;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(fuzzing, all(test, not(loom))))]
 mod simulation;
 
 pub mod doc;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::storage::{FileSystem, FileSystemClass};
 
+#[cfg_attr(fuzzing, allow(dead_code, reason = "fuzz targets use a part of what tests do"))]
 impl SimStorage {
     /// Makes the `n`th operation from now on that changes something fail; the next one is the first. Counted is every
     /// [`Operation`]. Replaces what an earlier call had asked for.

@@ -205,6 +205,7 @@ mod plan {
         }
     }
 
+    #[cfg_attr(fuzzing, allow(dead_code, reason = "fuzz targets use a part of what tests do"))]
     impl Faults {
         /// Runs the operation unless it is to fail, and writes it down. If it is, `failed` is told whether half of it is
         /// done.

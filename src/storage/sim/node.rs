@@ -203,6 +203,7 @@ mod handles {
             writable && last && self.handles.stored.swap(false, Ordering::SeqCst)
         }
 
+        #[cfg_attr(fuzzing, allow(dead_code, reason = "fuzz targets use a part of what tests do"))]
         pub(in super::super) fn handles(&self) -> usize {
             self.handles.all.load(Ordering::SeqCst)
         }
