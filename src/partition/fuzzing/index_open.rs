@@ -101,6 +101,7 @@ fn check(bench: &Bench, sound: &Sound, lies: bool, salt: u64, ending: Ending) {
     lookups(&partition, &sound.reading, &sound.times, lies, salt);
     let mut all = Reading::of(&partition);
     assert_eq!(all, sound.reading);
+    all.check_bounds(&partition);
     let offset = append(&partition, "one").unwrap();
     all.records.extend(Reading::from(&partition, offset).records);
     lookups(&partition, &all, &sound.times, lies, salt + 1);

@@ -61,13 +61,18 @@ pub fn segment_open(data: &[u8]) {
     made.check_read(&bench, &reading);
     made.check_cuts(&bench, report.events());
     reading.check_suffixes(&partition, reading.offsets().flat_map(|offset| [offset.saturating_sub(1), offset + 1]));
+    if made.is_headed {
+        reading.check_bounds(&partition);
+    }
     let greatest = made.greatest_offset();
-    let mut expected = reading.records;
+    let (mut expected, stopped) = (reading.records, reading.stopped);
     if let Some(offset) = append(&partition, "one") {
         assert!(!made.is_headed || Some(offset) > greatest, "offset {offset} of {greatest:?} is used again");
         let behind = Reading::from(&partition, offset).records;
         assert_eq!(behind.len(), 1);
-        expected.extend(behind);
+        if !stopped {
+            expected.extend(behind);
+        }
     }
     assert_eq!(Reading::of(&partition).records, expected);
     bench.end(partition, Ending::from_bits(shape >> 5));

@@ -240,6 +240,7 @@ impl Scenario {
     fn check(&self, bench: &Bench, partition: Arc<PartitionLog>, ending: Ending) {
         let reading = Reading::of(&partition);
         self.check_read(&reading);
+        reading.check_bounds(&partition);
         assert!(partition.start_offset() <= self.start, "{} > {}", partition.start_offset(), self.start);
         for record in self.records.iter().filter(|record| record.offset() >= self.start) {
             assert!(reading.records.contains(record), "{record:?} is lost");
