@@ -536,6 +536,22 @@ proptest! {
         }
     }
 
+    /// The short cut for a lone record accepts what the walk accepts.
+    #[test]
+    fn a_plain_record_is_known_without_a_walk(
+        words in vec(prop_oneof![0u32..24, Just(codec::NULL_WORD), any::<u32>()], 2),
+        payload in vec(prop_oneof![4 => Just(0u8), 1 => any::<u8>()], 0..40),
+    ) {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.extend(payload);
+        bytes.resize(bytes.len() / ALIGNMENT * ALIGNMENT, 0);
+        let here = decode_here(&encode(&[Record::null()])).unwrap();
+        let header = FrameHeader { length: bytes.len() as u32, ..here };
+        prop_assert!(header.is_one_plain_record());
+        prop_assert_eq!(is_plain_record(&bytes[HEADER_BYTES..]), header.verify_records(&bytes).is_some());
+    }
+
     #[test]
     fn what_is_fuzzed_holds(data in vec(any::<u8>(), 0..300)) {
         fuzzing::frame_decode(&data);

@@ -78,6 +78,59 @@ pub(super) struct Survey {
     pub(super) last_valid: (usize, u64),
 }
 
+/// Valid frames one behind another. What they say goes into the survey once, not at each of them; offsets and times are
+/// relative to the segment's, as in frames.
+#[derive(Debug)]
+struct Run {
+    /// The segment's.
+    sequence: u64,
+    /// The greatest offset and time that don't overflow.
+    offset_limit: u64,
+    time_limit: u64,
+    /// Behind the last frame, or what the first must not lie below.
+    next_offset: u64,
+    /// Of the last frame, or what that of the first must not lie below.
+    epoch: u32,
+    /// The offset of the first record.
+    first: Option<u32>,
+    /// The greatest.
+    time: u32,
+    /// Position behind the last frame; 0 if there is none.
+    end: u64,
+    /// The furthest position that is claimed to be durable and that a frame can have; one before all, if there is none.
+    durable: u64,
+}
+
+impl Run {
+    /// Adds a frame. `false` if its offset or epoch falls, or its numbers overflow.
+    #[inline]
+    fn takes(&mut self, frame: &FrameHeader, position: u64) -> bool {
+        let (offset, next_offset) = (frame.relative_offset, frame.next_relative_offset());
+        if u64::from(offset) < self.next_offset
+            || frame.epoch < self.epoch
+            || next_offset > self.offset_limit
+            || u64::from(frame.relative_time_ms) > self.time_limit
+        {
+            return false;
+        }
+        if self.first.is_none() && !frame.is_filler() {
+            self.first = Some(offset);
+        }
+        self.next_offset = next_offset;
+        self.epoch = frame.epoch;
+        self.time = self.time.max(frame.relative_time_ms);
+        self.end = position + frame.frame_bytes() as u64;
+        // Of many frames one claims more than those before it.
+        match frame.durable_position(position) {
+            Some(claimed) if claimed > self.durable && LogPosition::new(self.sequence, claimed).is_some() => {
+                self.durable = claimed;
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
 /// Reads and verifies everything from the durable mark on; everything there is if `known` is `None`.
 pub(super) fn survey(opener: &Opener<'_>, known: Option<&CheckpointState>) -> Result<Survey> {
     let candidates = candidates(opener, known.map(|state| state.durable))?;
@@ -248,7 +301,15 @@ impl Survey {
     fn scan(&mut self, at: usize, header: &SegmentHeader, mut source: FileSource, start: u64) -> std::io::Result<()> {
         let mut scan = Scan::verified(header.frame_seed(), start);
         loop {
-            let found = scan.pass_frames(&mut source, |position, frame| self.frame(at, header, frame, position))?;
+            let mut run = self.run(header);
+            let found = scan.pass_frames(&mut source, |position, frame| {
+                if !run.takes(frame, position) {
+                    self.add(at, header, &run);
+                    self.frame(at, header, frame, position);
+                    run = self.run(header);
+                }
+            })?;
+            self.add(at, header, &run);
             match found {
                 Found::Frame { position, header: frame } => self.frame(at, header, &frame, position),
                 Found::Damage { range, fault } => self.note(at, range, &fault.to_string()),
@@ -271,22 +332,49 @@ impl Survey {
         }
     }
 
+    /// One frame on its own.
+    #[cold]
     fn frame(&mut self, at: usize, header: &SegmentHeader, frame: &FrameHeader, position: u64) {
-        let end = position + frame.frame_bytes() as u64;
-        let base = header.base_offset.checked_add(frame.relative_offset.into());
-        let valid = base.filter(|&base| base >= self.tail.next_offset && frame.epoch >= self.tail.epoch);
-        let (Some(base), Some(behind)) = (valid, Tail::behind(header, frame)) else {
+        let mut run = self.run(header);
+        if run.takes(frame, position) {
+            self.add(at, header, &run);
+        } else {
+            let end = position + frame.frame_bytes() as u64;
             self.note(at, position..end, "the frame's offset or epoch falls");
-            return;
-        };
-        if !frame.is_filler() {
-            self.resume_at(base);
         }
-        self.tail = Tail { last_time_ms: behind.last_time_ms.max(self.tail.last_time_ms), ..behind };
-        self.candidates[at].valid_end = end;
-        self.last_valid = (at, end);
-        let claimed = frame.durable_position(position).filter(|&durable| durable >= DATA_START);
-        if let Some(durable) = claimed.and_then(|durable| LogPosition::new(header.sequence, durable)) {
+    }
+
+    /// No frame yet, behind those that were found so far.
+    fn run(&self, header: &SegmentHeader) -> Run {
+        Run {
+            sequence: header.sequence,
+            offset_limit: u64::MAX - header.base_offset,
+            time_limit: i64::MAX.abs_diff(header.base_timestamp_ms),
+            next_offset: self.tail.next_offset.saturating_sub(header.base_offset),
+            epoch: self.tail.epoch,
+            first: None,
+            time: 0,
+            end: 0,
+            durable: DATA_START - 1,
+        }
+    }
+
+    /// Adds the frames of a run.
+    fn add(&mut self, at: usize, header: &SegmentHeader, run: &Run) {
+        if run.end == 0 {
+            return;
+        }
+        if let Some(first) = run.first {
+            self.resume_at(header.base_offset + u64::from(first));
+        }
+        self.tail = Tail {
+            next_offset: header.base_offset + run.next_offset,
+            last_time_ms: self.tail.last_time_ms.max(header.base_timestamp_ms + i64::from(run.time)),
+            epoch: run.epoch,
+        };
+        self.candidates[at].valid_end = run.end;
+        self.last_valid = (at, run.end);
+        if let Some(durable) = LogPosition::new(run.sequence, run.durable) {
             self.durable = self.durable.max(durable);
         }
     }

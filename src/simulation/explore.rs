@@ -18,7 +18,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -103,6 +103,24 @@ impl Explorer {
 #[derive(Default)]
 pub(crate) struct Live {
     state: Mutex<State>,
+    /// Somebody looks at the partitions, which is a step too: their words lie in a file.
+    is_busy: AtomicBool,
+}
+
+/// No step is looked into until this is dropped.
+struct Busy<'a>(&'a AtomicBool);
+
+impl<'a> Busy<'a> {
+    /// `None` if that is so already.
+    fn new(live: &'a Live) -> Option<Self> {
+        (!live.is_busy.swap(true, Ordering::Relaxed)).then_some(Self(&live.is_busy))
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -127,11 +145,12 @@ struct State {
 
 impl Live {
     pub(crate) fn new(model: Model) -> Self {
-        Self { state: Mutex::new(State { model, ..State::default() }) }
+        Self { state: Mutex::new(State { model, ..State::default() }), ..Self::default() }
     }
 
     /// Looks at the model, or changes it.
     pub(crate) fn model<T>(&self, explorer: &Explorer, body: impl FnOnce(&mut Model) -> T) -> T {
+        let _busy = Busy::new(self);
         let mut state = self.state.lock();
         state.version = explorer.versions.fetch_add(1, Ordering::Relaxed);
         body(&mut state.model)
@@ -195,6 +214,7 @@ pub(crate) fn hook(explorer: &Arc<Explorer>, live: &Arc<Live>, origin: &Origin) 
 impl Explorer {
     /// Makes images of a step and looks into them.
     fn look(self: &Arc<Self>, live: &Live, origin: &Origin, storage: &SimStorage, step: &Step<'_>) {
+        let Some(_busy) = Busy::new(live) else { return };
         let (mut choices, promises, opening) = {
             let mut state = live.state.lock();
             if !state.is_watched || state.violation.is_some() {
