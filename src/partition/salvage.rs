@@ -228,7 +228,9 @@ fn activate(
     }
     let last = survey.candidates.get(end.0);
     let appendable = last.filter(|_| known.is_some()).filter(|last| {
-        last.header.is_some() && last.sequence >= survey.durable.sequence().into() && end.1 >= DATA_START
+        // A mark beyond all that a file could have had would make one of that length.
+        let holds_end = (DATA_START..=last.len.max(opener.spec.segment_file_bytes())).contains(&end.1);
+        last.header.is_some() && last.sequence >= survey.durable.sequence().into() && holds_end
     });
     // The handle is taken anew: the file may have been swapped.
     let file = appendable.map_or(Ok(None), |last| opener.intact_file(last.base))?;

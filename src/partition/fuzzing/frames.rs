@@ -56,12 +56,17 @@ impl Frames {
     /// A segment with this header and frames as the input says, up to its end: a byte for the kind of each piece, and
     /// what the kind wants.
     pub(crate) fn of(header: SegmentHeader, input: &mut Input<'_>) -> Self {
+        Self::from_epoch(1, header, input)
+    }
+
+    /// As [`of`](Frames::of), the first frame of this epoch.
+    pub(crate) fn from_epoch(epoch: u32, header: SegmentHeader, input: &mut Input<'_>) -> Self {
         let mut frames = Self { bytes: vec![0; DATA_START as usize], header };
         for at in [COPY_A_AT, COPY_B_AT] {
             let copy = header.encode();
             frames.bytes[at as usize..][..copy.len()].copy_from_slice(&copy);
         }
-        let mut maker = Maker { frames: &mut frames, next: 0, epoch: 1, durable_distance: frame::NO_DURABLE_DISTANCE };
+        let mut maker = Maker { frames: &mut frames, next: 0, epoch, durable_distance: frame::NO_DURABLE_DISTANCE };
         while !input.is_empty() && maker.frames.bytes.len() < MOST_BYTES {
             maker.piece(input);
         }

@@ -64,7 +64,8 @@ pub fn segment_open(data: &[u8]) {
     if made.is_headed {
         reading.check_bounds(&partition);
     }
-    let greatest = made.greatest_offset();
+    // Without a checkpoint a frame that can't be read may have had any offset.
+    let greatest = if made.has_checkpoint { made.greatest_offset() } else { reading.offsets().last() };
     let (mut expected, stopped) = (reading.records, reading.stopped);
     if let Some(offset) = append(&partition, "one") {
         assert!(!made.is_headed || Some(offset) > greatest, "offset {offset} of {greatest:?} is used again");
@@ -134,11 +135,11 @@ impl Made {
 
     /// The sound segment before this one.
     fn sound_segment(bench: &Bench, place: Place) -> Option<Frames> {
-        (place == Place::Last).then(|| Self::four_records(Self::header(bench, 0, 0, None)))
+        (place == Place::Last).then(|| Self::four_records(0, Self::header(bench, 0, 0, None)))
     }
 
-    fn four_records(header: SegmentHeader) -> Frames {
-        Frames::of(header, &mut Input::new(&[0, 0, 1, 7, 255].repeat(4)))
+    fn four_records(epoch: u32, header: SegmentHeader) -> Frames {
+        Frames::from_epoch(epoch, header, &mut Input::new(&[0, 0, 1, 7, 255].repeat(4)))
     }
 
     fn add_other(&mut self, bench: &Bench, place: Place, before: Option<Frames>) {
@@ -147,7 +148,10 @@ impl Made {
             Place::Last => before,
             Place::First => {
                 let end_offset = self.greatest_offset().map_or(0, |greatest| greatest + 1);
-                Some(Self::four_records(Self::header(bench, 1, FAR, Some((&self.frames, end_offset)))))
+                Some(Self::four_records(
+                    self.greatest_epoch(),
+                    Self::header(bench, 1, FAR, Some((&self.frames, end_offset))),
+                ))
             }
         };
         let Some(other) = other else { return };
@@ -187,7 +191,7 @@ impl Made {
             durable: mark,
             durable_offset: if place == Place::First { FAR } else { durable_offset.unwrap_or(header.base_offset) },
             offset_ceiling: next + 100,
-            epoch: self.frames.everywhere().map(|(_, header)| header.epoch).max().unwrap_or(1),
+            epoch: self.greatest_epoch(),
             poisoned: header.sequence == 0 && choice & 0x8000 != 0,
             clean: clean.then_some(CleanMark {
                 segment_id: header.segment_id,
@@ -197,6 +201,10 @@ impl Made {
             }),
         };
         bench.write(checkpoint::FILE_NAME, &checkpoint::fuzzing::file(&state));
+    }
+
+    fn greatest_epoch(&self) -> u32 {
+        self.frames.everywhere().map(|(_, header)| header.epoch).max().unwrap_or(1)
     }
 
     /// The greatest offset that was ever assigned.
