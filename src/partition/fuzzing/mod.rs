@@ -225,6 +225,8 @@ pub(crate) struct Reading {
     pub(crate) damage: Vec<Range<u64>>,
     /// At a frame of a later version nobody goes on.
     pub(crate) stopped: bool,
+    /// Behind damage it goes on where the log has ended: by a checkpoint that nobody wrote.
+    leads_out: bool,
 }
 
 impl Reading {
@@ -259,8 +261,13 @@ impl Reading {
                     assert!(damaged.start <= damaged.end && damaged.end >= reached, "{damaged:?} at {reached}");
                     assert!(reading.damage.len() < MOST_DAMAGE, "there is no end of it: {error}");
                     reached = damaged.end;
-                    cursor.seek(damaged.end).unwrap_or_else(|again| panic!("{again} behind {error}"));
+                    let moved = cursor.seek(damaged.end);
                     reading.damage.push(damaged);
+                    if let Err(error) = moved {
+                        assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange, "{error}");
+                        reading.leads_out = true;
+                        return reading;
+                    }
                 }
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::UnsupportedFormat, "{error}");
@@ -279,6 +286,7 @@ impl Reading {
     pub(crate) fn check_bounds(&self, partition: &PartitionLog) {
         let valid = partition.start_offset()..partition.end_offset();
         assert!(self.offsets().all(|offset| valid.contains(&offset)), "a record lies outside {valid:?}");
+        assert!(!self.leads_out, "damage leads outside {valid:?}");
     }
 
     /// Whoever begins at one of these offsets reads what whoever came along reads.
