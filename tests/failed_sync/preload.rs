@@ -174,8 +174,12 @@ fn fail_one(library: &Library, plan: Plan, (calls, part): &(String, String), n: 
     }
     // Where the process ends before it appends again, nobody was told; the mark is there all the same.
     let partition = Path::new(path).strip_prefix(&folder).ok().and_then(|inside| inside.iter().next());
-    let undue = partition.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    if plan == Plan::OpenPoisoned {
+    let mut undue = partition.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    if plan == Plan::OpenPoisoned && !undue.contains('-') {
+        // The log's folder, or that of topics: before a partition is opened, or behind all of them.
+        judge.poisoned.clear();
+        undue = "orders-0".to_owned();
+    } else if plan == Plan::OpenPoisoned {
         // Opening has mended what was poisoned, unless the failure came in between.
         judge.poisoned.retain(|folder| *folder == undue);
         let mended_first = judge.poisoned.is_empty() || path.ends_with("/partition.checkpoint");
