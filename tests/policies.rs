@@ -210,8 +210,8 @@ fn whole_segments_that_are_gone_or_damaged_are_passed_over() {
     assert_eq!(seen.skipped, [(0, base(1), base(2)), (0, base(3), base(4))]);
 }
 
-/// A group whose commits lie behind the end: the partition's folder is gone, and was made anew.
-fn commits_behind_the_end(dir: &Path) -> Log {
+/// A group whose commits are of a partition that is gone, and was made anew, far behind them.
+fn commits_of_a_lost_partition(dir: &Path) -> Log {
     prepare(dir);
     let log = Log::open(dir).unwrap();
     let mut consumer = builder(&log).open().unwrap();
@@ -229,19 +229,23 @@ fn commits_behind_the_end(dir: &Path) -> Log {
 }
 
 #[test]
-fn a_position_behind_the_end_goes_where_the_policy_says() {
-    for (policy, offsets, resume) in [(OutOfRangePolicy::Earliest, 0..3, 0), (OutOfRangePolicy::Latest, 3..3, 3)] {
+fn a_position_in_a_lost_partition_goes_where_the_policy_says() {
+    // So that no offset that was committed is used again.
+    let (start, end) = (10 + (1 << 32), 13 + (1 << 32));
+    for (policy, offsets, resume) in
+        [(OutOfRangePolicy::Earliest, start..end, start), (OutOfRangePolicy::Latest, end..end, end)]
+    {
         let dir = tempfile::tempdir().unwrap();
-        let log = commits_behind_the_end(dir.path());
+        let log = commits_of_a_lost_partition(dir.path());
         let mut consumer = builder(&log).on_out_of_range(policy).open().unwrap();
         assert_eq!(consumer.position("orders", 1).unwrap(), 10);
         let batch = consumer.poll(LONG).unwrap();
         let skipped = batch.skipped();
         assert_eq!(skipped.iter().map(place).collect::<Vec<_>>(), [(1, 10, resume)], "{policy:?}");
-        assert_eq!((skipped[0].error.kind(), skipped[0].offsets()), (ErrorKind::OffsetOutOfRange, 10..10));
+        assert_eq!((skipped[0].error.kind(), skipped[0].offsets()), (ErrorKind::OffsetOutOfRange, 10..resume));
         assert_eq!(batch.iter().map(|record| record.offset()).collect::<Vec<_>>(), offsets.collect::<Vec<_>>());
         consumer.commit().unwrap();
-        assert_eq!(consumer.committed("orders", 1).unwrap(), Some(3));
+        assert_eq!(consumer.committed("orders", 1).unwrap(), Some(end));
     }
 }
 
@@ -267,7 +271,7 @@ fn a_position_before_the_start_goes_where_the_policy_says() {
 #[test]
 fn each_policy_is_for_its_own_kind() {
     let dir = tempfile::tempdir().unwrap();
-    let log = commits_behind_the_end(dir.path());
+    let log = commits_of_a_lost_partition(dir.path());
     let mut consumer = builder(&log).on_corruption(CorruptionPolicy::Skip).open().unwrap();
     assert_eq!(consumer.poll(LONG).unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
     drop(consumer);
