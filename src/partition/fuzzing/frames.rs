@@ -161,6 +161,7 @@ impl Maker<'_> {
                 self.frames.bytes.extend_from_slice(input.bytes(length));
                 self.align();
                 if self.frames.bytes.len() - at >= frame::HEADER_BYTES {
+                    self.shorten(at);
                     seal(&mut self.frames.bytes[at..], self.frames.header.frame_seed(), at as u64);
                 }
             }
@@ -172,6 +173,15 @@ impl Maker<'_> {
                 let cut = self.frames.bytes.len().min(at + kept);
                 self.frames.bytes[cut..].fill(0);
             }
+        }
+    }
+
+    /// Has the frame at `at` claim no more than there is: no log ends in the midst of one.
+    fn shorten(&mut self, at: usize) {
+        let units = (self.frames.bytes.len() - at) / 8;
+        let [_, low, middle, high] = self.frames.bytes[at..].first_chunk().copied().unwrap_or_default();
+        if u32::from_le_bytes([low, middle, high, 0]) as usize > units {
+            self.frames.bytes[at + 1..at + 4].copy_from_slice(&(units as u32).to_le_bytes()[..3]);
         }
     }
 
