@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct Member {
     group: u8,
     consumer: Consumer,
+    /// The incarnations of the topics that were there when it looked last.
+    seen: BTreeMap<String, u64>,
 }
 
 fn group_name(number: u8) -> &'static str {
@@ -107,7 +109,7 @@ impl World {
         match outcome {
             Ok(consumer) => {
                 self.check_positions(&consumer)?;
-                self.consumers[usize::from(slot)] = Some(Member { group, consumer });
+                self.consumers[usize::from(slot)] = Some(Member { group, consumer, seen: self.incarnations() });
                 Ok(())
             }
             Err(error) if !is_there && error.kind() == ErrorKind::UnknownTopic => Ok(()),
@@ -134,8 +136,10 @@ impl World {
 
     fn poll(&mut self, slot: u8, records: u8) -> Result<(), String> {
         for _ in 0..records.div_ceil(4) {
+            let Some(before) = self.positions(slot) else { return Ok(()) };
+            let seen = self.incarnations();
             let Some(member) = self.slot(slot) else { return Ok(()) };
-            let before = positions(&member.consumer);
+            member.seen = seen;
             let outcome = member.consumer.poll(Duration::ZERO);
             self.settle_groups(false)?;
             match outcome {
@@ -177,8 +181,8 @@ impl World {
     }
 
     fn commit(&mut self, slot: u8, level: Option<Level>) -> Result<(), String> {
-        let Some(member) = self.slot(slot) else { return Ok(()) };
-        let (group, offsets) = (member.group, positions(&member.consumer));
+        let Some(offsets) = self.positions(slot) else { return Ok(()) };
+        let Some(group) = self.slot(slot).map(|member| member.group) else { return Ok(()) };
         self.expect_commit(group, offsets);
         let Some(member) = self.slot(slot) else { return Ok(()) };
         let outcome = match level {
@@ -209,8 +213,8 @@ impl World {
     }
 
     fn commit_offsets(&mut self, slot: u8, choices: &mut Sequence) -> Result<(), String> {
-        let Some(member) = self.slot(slot) else { return Ok(()) };
-        let (group, offsets) = (member.group, positions(&member.consumer));
+        let Some(offsets) = self.positions(slot) else { return Ok(()) };
+        let Some(group) = self.slot(slot).map(|member| member.group) else { return Ok(()) };
         let count = offsets.len() as u64;
         let Some(((topic, number), position)) = offsets.into_iter().nth(choices.below(count.max(1)) as usize) else {
             return Ok(());
@@ -305,14 +309,25 @@ impl World {
             }
         }
     }
-}
 
-/// Where a consumer is.
-fn positions(consumer: &Consumer) -> BTreeMap<(String, u32), u64> {
-    let assignment = consumer.assignment().into_iter();
-    let placed = assignment.filter_map(|(topic, number)| {
-        let position = consumer.position(&topic, number).ok()?;
-        Some(((topic, number), position))
-    });
-    placed.collect()
+    fn incarnations(&self) -> BTreeMap<String, u64> {
+        self.model(|model| {
+            let topics =
+                model.names.iter().filter_map(|(name, it)| Some((name.clone(), it.topic.as_ref()?.incarnation)));
+            topics.collect()
+        })
+    }
+
+    /// Where a consumer is, in the topics that are still the ones that it knows.
+    fn positions(&mut self, slot: u8) -> Option<BTreeMap<(String, u32), u64>> {
+        let now = self.incarnations();
+        let Member { consumer, seen, .. } = self.slot(slot)?;
+        let assignment = consumer.assignment().into_iter();
+        let known = assignment.filter(|(topic, _)| now.contains_key(topic) && now.get(topic) == seen.get(topic));
+        let placed = known.filter_map(|(topic, number)| {
+            let position = consumer.position(&topic, number).ok()?;
+            Some(((topic, number), position))
+        });
+        Some(placed.collect())
+    }
 }
