@@ -37,6 +37,16 @@ fn whatever_bytes_stand_for_is_run() {
     }
 }
 
+/// A write fails for ever, and a sync before it was told to somebody who was killed: what the open has synced itself
+/// isn't on the device for all that.
+#[test]
+fn an_open_trusts_no_sync_of_its_own_behind_one_that_failed() {
+    fuzzing::operations(&[
+        0xe9, 0x00, 0x01, 0x00, 0x06, 0x40, 0xff, 0xff, 0xff, 0x05, 0xf4, 0x65, 0xb9, 0xa1, 0x6a, 0x9e, 0x78, 0xee,
+        0xaf, 0xcd, 0x1d, 0xa8, 0x20, 0xe2, 0xda, 0x18, 0x00, 0xda, 0xda, 0x0b,
+    ]);
+}
+
 #[test]
 fn seeds_of_operations() {
     let mut choices = Sequence::new(3);

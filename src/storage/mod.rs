@@ -149,9 +149,7 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
 
     /// Whether the device holds the same as the page cache in a range that was just synced, which after a failure that
     /// somebody else was told of it needn't: reads past the cache. True also where that can't be found out.
-    fn is_on_device(&self, _range: Range<u64>) -> io::Result<bool> {
-        Ok(true)
-    }
+    fn is_on_device(&self, range: Range<u64>) -> io::Result<bool>;
 
     /// Makes contents and length durable (`fdatasync`), stores through `region` included.
     ///

@@ -403,6 +403,15 @@ impl File for SimFile {
         self.change(Operation::StartWriteback, || Ok(()))
     }
 
+    fn is_on_device(&self, range: Range<u64>) -> io::Result<bool> {
+        #[cfg(any(test, fuzzing))]
+        let is = self.node.is_on_device(range);
+        // Without a device there is nothing that could differ.
+        #[cfg(not(any(test, fuzzing)))]
+        let is = self.node.len() >= range.start;
+        Ok(is)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.sync(Operation::SyncData)
     }

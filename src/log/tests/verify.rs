@@ -257,6 +257,9 @@ impl File for BadFile {
     fn start_writeback(&self, range: std::ops::Range<u64>) -> io::Result<()> {
         self.inner.start_writeback(range)
     }
+    fn is_on_device(&self, range: std::ops::Range<u64>) -> io::Result<bool> {
+        self.inner.is_on_device(range)
+    }
     fn sync_data(&self) -> io::Result<()> {
         self.inner.sync_data()
     }

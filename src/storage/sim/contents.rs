@@ -172,6 +172,12 @@ impl Contents {
         self.history.as_mut().is_some_and(|history| history.look(&self.memory, &self.blocks))
     }
 
+    /// Whether the device has just what the cache has in a range: nothing there is for a power cut to decide.
+    pub(super) fn is_on_device(&mut self, range: Range<u64>) -> bool {
+        self.look();
+        self.history.as_ref().is_none_or(|history| history.is_decided(range))
+    }
+
     /// How many things of this file a power cut decides.
     pub(super) fn undecided(&self) -> u64 {
         self.history

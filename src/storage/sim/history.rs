@@ -169,6 +169,13 @@ impl History {
             .map(|(&sector, versions)| (sector, &versions[..]))
     }
 
+    /// Whether the device has but one version of all of a range.
+    pub(super) fn is_decided(&self, range: Range<u64>) -> bool {
+        let touched = sectors(range.clone());
+        self.lengths.iter().all(|&len| len >= range.end.min(self.len()))
+            && self.sectors.range(touched).all(|(_, versions)| versions.len() < 2)
+    }
+
     /// The lengths that the file may have on the device, the durable one first and the present one last.
     pub(super) fn lengths(&self) -> &[u64] {
         &self.lengths

@@ -166,6 +166,11 @@ impl FileNode {
         self.contents.write().end_sync(succeeded, drops);
     }
 
+    /// Whether the device has just what the cache has in a range.
+    pub(super) fn is_on_device(&self, range: Range<u64>) -> bool {
+        self.contents.write().is_on_device(range)
+    }
+
     /// Somebody may store words; whether nobody could before.
     pub(super) fn watch(&self) -> bool {
         self.contents.write().watch()

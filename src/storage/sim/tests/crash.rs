@@ -163,9 +163,12 @@ fn a_failed_sync_counts_pages_as_clean_until_they_are_written_again() {
     let keeps = |letters: &str| format!("{letters:a<16}");
     file.write_all_at(&[b'b'; 512], 0).unwrap();
     file.write_all_at(&[b'b'; 512], 4096).unwrap();
+    assert!(!file.is_on_device(0..512).unwrap() && file.is_on_device(512..4096).unwrap());
     storage.fail_syncs(1);
     file.sync_data().unwrap_err();
     file.sync_data().unwrap();
+    assert!(!file.is_on_device(0..1).unwrap() && !file.is_on_device(4000..5000).unwrap());
+    assert!(file.is_on_device(512..4096).unwrap());
     // The cache keeps what the second sync didn't write.
     assert_eq!(letters(&storage), "baaaaaaabaaaaaaa");
     let lost = ["", "b", "aaaaaaaab", "baaaaaaab"].map(keeps);
@@ -179,6 +182,10 @@ fn a_failed_sync_counts_pages_as_clean_until_they_are_written_again() {
     assert_eq!(outcomes(&storage, letters).len(), 2);
     file.sync_all().unwrap();
     assert_eq!(outcomes(&storage, letters), ["bcaaaaaab"].map(keeps).into_iter().collect());
+    assert!(file.is_on_device(0..8192).unwrap());
+    // A length that isn't durable is as good as bytes that aren't, where it matters.
+    file.set_len(9000).unwrap();
+    assert!(file.is_on_device(0..8192).unwrap() && !file.is_on_device(8192..9000).unwrap());
 }
 
 #[test]
