@@ -503,18 +503,18 @@ fn is_plain_record(body: &[u8]) -> bool {
     let (Some(words), Some(end)) = (body.first_chunk::<RECORD_WORDS_BYTES>(), body.last_chunk::<ALIGNMENT>()) else {
         return false;
     };
-    let length = |word: u32| match word {
-        0..=codec::WORD_LENGTH_MASK => Some(word as usize),
-        codec::NULL_WORD => Some(0),
-        _ => None,
-    };
-    let key = length(LittleEndian::read_u32(&words[..size_of::<u32>()]));
-    let value = length(LittleEndian::read_u32(&words[size_of::<u32>()..]));
-    let (Some(key), Some(value)) = (key, value) else { return false };
-    // Two lengths of 28 bits don't overflow.
-    let Some(padding) = body.len().checked_sub(RECORD_WORDS_BYTES + key + value) else { return false };
+    let key = LittleEndian::read_u32(&words[..size_of::<u32>()]);
+    let value = LittleEndian::read_u32(&words[size_of::<u32>()..]);
+    // Null has no length. Branches would cost more than what they save.
+    let is_length = |word: u32| (word <= codec::WORD_LENGTH_MASK) | (word == codec::NULL_WORD);
+    let length = |word: u32| (word & codec::WORD_LENGTH_MASK) as usize;
+    // Two lengths of 28 bits don't overflow; what is longer than the body wraps to far more than any padding.
+    let padding = body.len().wrapping_sub(RECORD_WORDS_BYTES + length(key) + length(value));
+    if !(is_length(key) & is_length(value) & (padding < ALIGNMENT)) {
+        return false;
+    }
     // The padding is the last bytes of a word, so the highest bits.
-    padding < ALIGNMENT && u64::from_le_bytes(*end).leading_zeros() as usize >= 8 * padding
+    u64::from_le_bytes(*end).leading_zeros() as usize >= 8 * padding
 }
 
 /// What is wrong with a frame.

@@ -21,9 +21,6 @@ const STEP: u64 = ALIGNMENT as u64;
 /// Bytes that are read from a file at once.
 const WINDOW_BYTES: usize = 256 << 10;
 
-/// Headers that are decoded before the first of their bodies is verified. So no check of a body waits for the header
-/// before it, and the processor is at several at once.
-const HEADERS_AHEAD: usize = 32;
 /// Bytes that are compared with zeros at once.
 const LINE_BYTES: usize = 64;
 
@@ -185,41 +182,18 @@ impl Scan {
     ) -> Result<Found, S::Error> {
         if self.position < source.len() {
             let mut window = source.held(self.position)?;
-            let mut headers = Vec::with_capacity(HEADERS_AHEAD);
-            loop {
-                self.decode_ahead(window, &mut headers);
-                let passed = headers.iter().take_while(|header| {
-                    let Some((frame, rest)) = window.split_at_checked(header.frame_bytes()) else { return false };
-                    if self.verify_bodies && header.verify_body(frame, self.seed, self.position).is_err() {
-                        return false;
-                    }
-                    pass(self.position, header);
-                    self.position += frame.len() as u64;
-                    window = rest;
-                    true
-                });
-                if passed.count() < HEADERS_AHEAD {
+            while let Ok(header) = FrameHeader::decode(window, self.seed, self.position) {
+                let Some((frame, rest)) = window.split_at_checked(header.frame_bytes()) else { break };
+                if self.verify_bodies && header.verify_body(frame, self.seed, self.position).is_err() {
                     break;
                 }
+                pass(self.position, &header);
+                self.position += frame.len() as u64;
+                window = rest;
             }
         }
         // A frame that isn't wholly in the window, or whatever else there is.
         self.next_in(source)
-    }
-
-    /// The headers of the frames that lie wholly in `window`, which begins at the scan's position; at most as many as are
-    /// decoded ahead.
-    #[inline]
-    fn decode_ahead(&self, mut window: &[u8], headers: &mut Vec<FrameHeader>) {
-        headers.clear();
-        let mut position = self.position;
-        while headers.len() < HEADERS_AHEAD {
-            let Ok(header) = FrameHeader::decode(window, self.seed, position) else { return };
-            let Some(rest) = window.get(header.frame_bytes()..) else { return };
-            window = rest;
-            position += header.frame_bytes() as u64;
-            headers.push(header);
-        }
     }
 
     /// As [`next_frame_in`](Scan::next_frame_in), fillers passed over too: the next frame with records.

@@ -92,6 +92,8 @@ fn check_report(log: &Log, expected: Expected) -> Result<(), String> {
                 // Whether a sync that a killed process had begun would have failed isn't known.
                 RecoveryEvent::Rewritten { .. } => !expected.clean || expected.troubled_open,
                 RecoveryEvent::StillPoisoned { .. } | RecoveryEvent::UncutTail { .. } => expected.troubled_open,
+                // Written by half, and the process ended before it wrote the other one.
+                RecoveryEvent::CheckpointSlotLost { .. } => expected.troubled || expected.troubled_open,
                 _ => false,
             };
             if !fits {
