@@ -79,6 +79,8 @@ impl PartitionLog {
 
     /// Makes everything durable and says so in the checkpoint.
     fn finish(&self) -> Result<()> {
+        // Whoever sets it aside right now has done so when the lock comes free.
+        *self.torn.lock() = None;
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let (active, end, next_offset, last_time_ms) = {
             let mut writer = self.writer()?;

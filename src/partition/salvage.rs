@@ -30,13 +30,13 @@ use crate::{
     error::{Error, ErrorKind, Result},
     partition::{
         OFFSET_CEILING_STEP,
-        checkpoint::{Checkpoint, CheckpointState},
-        control::{ControlPage, LogPosition},
+        checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
+        control::{ControlPage, LogPosition, PreviousPage},
         recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment, verify_tail},
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Found, Scan, Source},
         segment::{Segment, SegmentSlot},
-        set_aside::{COPY_BYTES, REWRITE_NAME, TornTail, give_up_temporary},
+        set_aside::{COPY_BYTES, REWRITE_NAME, SetAsideFault, TornTail, give_up_temporary},
         survey::{Survey, survey},
     },
     segment_header::{DATA_START, Predecessor},
@@ -47,7 +47,11 @@ use crate::{
 pub(crate) const LOST_CEILING_GAP: u64 = 1 << 32;
 
 /// Opens a partition by scanning it.
-pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_poisoned: bool) -> Result<Recovered> {
+pub(crate) fn open(
+    mut opener: Opener<'_>,
+    mut checkpoint: Option<Checkpoint>,
+    page: PreviousPage,
+) -> Result<Recovered> {
     let known = checkpoint.as_ref().map(|checkpoint| {
         let mut state = *checkpoint.state();
         if checkpoint.lost_slot().is_some() {
@@ -67,11 +71,16 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
     let marked = known.filter(|state| state.durable != LogPosition::START || opener.bases.is_empty());
     let mut survey = survey(&opener, marked.as_ref())?;
     events.extend(survey.missing.iter().map(|offsets| RecoveryEvent::SegmentsMissing { offsets: offsets.clone() }));
+    let told = events.len();
     report_corruption(&survey, known.as_ref(), &mut events);
-    let Ended { end, uncut } = cut(&mut opener, &mut survey, &mut events)?;
-    let poisoned = page_poisoned || known.is_some_and(|state| state.poisoned);
-    let synced = if poisoned { Ok(false) } else { sync(&opener, &survey) };
-    let made_durable = match (synced, &uncut) {
+    let kept = match &mut checkpoint {
+        Some(checkpoint) if events.len() > told && survey.torn().is_some() => keep_mark(&opener, checkpoint, &survey),
+        _ => Ok(()),
+    };
+    let Ended { end, uncut, failed } = cut(&mut opener, &mut survey, kept, &mut events)?;
+    let poisoned = page.poisoned || known.is_some_and(|state| state.poisoned);
+    let synced = if poisoned { Ok(false) } else { sync(&opener, &survey, page.syncing) };
+    let made_durable = match (failed.map_or(synced, Err), &uncut) {
         (Err(error), _) => Err(error),
         (Ok(true), _) => Ok(()),
         (Ok(false), None) => rewrite(&opener, &survey, end, &mut events),
@@ -96,6 +105,28 @@ struct Ended {
     end: (usize, u64),
     /// A torn tail that is still there, because there was no space to copy it aside.
     uncut: Option<(TornTail, Error)>,
+    /// A sync that failed meanwhile.
+    failed: Option<Error>,
+}
+
+/// Writes down S before anything is cut, where damage lies below it. The frame that says what was durable may be behind the
+/// tear, and go: then nothing else would tell that damage from a torn tail, if the power goes before the end is settled.
+fn keep_mark(opener: &Opener<'_>, checkpoint: &mut Checkpoint, survey: &Survey) -> Result<(), SetAsideFault> {
+    let mut state = *checkpoint.state();
+    if survey.durable <= state.durable {
+        return Ok(());
+    }
+    // No frame's end is known there. What valid frames say further on counts, and the ceiling is above all.
+    let below = survey.invalid.iter().take_while(|invalid| invalid.range.start < survey.durable_in(invalid.candidate));
+    let offset = below.map(|invalid| invalid.before.next_offset).max().unwrap_or(0);
+    (state.durable, state.durable_offset) = (survey.durable, state.durable_offset.max(offset));
+    state.clean = None;
+    checkpoint.write(opener.storage(), state).map_err(|fault| match fault {
+        CheckpointFault::Write(error) => SetAsideFault::Undone(error),
+        CheckpointFault::Sync(error) => {
+            SetAsideFault::Sync { path: checkpoint.path().to_owned(), source: io::Error::other(error.to_string()) }
+        }
+    })
 }
 
 /// Reports the invalid ranges below S.
@@ -118,11 +149,16 @@ fn report_corruption(survey: &Survey, known: Option<&CheckpointState>, events: &
     }
 }
 
-/// Cuts the torn tail, if there is one, or at least looks no further than it.
-fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEvent>) -> Result<Ended> {
+/// Cuts the torn tail, if there is one and what has to be done before is `kept`, or at least looks no further than it.
+fn cut(
+    opener: &mut Opener<'_>,
+    survey: &mut Survey,
+    kept: Result<(), SetAsideFault>,
+    events: &mut Vec<RecoveryEvent>,
+) -> Result<Ended> {
     let Some((invalid, at)) = survey.torn().map(|(invalid, at)| (invalid.clone(), at)) else {
         let last = survey.candidates.len().saturating_sub(1);
-        return Ok(Ended { end: (last, survey.end_of(last)), uncut: None });
+        return Ok(Ended { end: (last, survey.end_of(last)), uncut: None, failed: None });
     };
     let reordered = survey.last_valid > (invalid.candidate, at);
     // A segment that is invalid as a whole goes as a whole; the one before it is then the last.
@@ -133,7 +169,7 @@ fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEv
     let last = keep.saturating_sub(1);
     let mut torn = TornTail { cut: None, later: later.into_iter().map(|(_, path)| path).collect() };
     torn.cut = survey.candidates.get(last).filter(|_| !whole).map(|candidate| (candidate.clone(), at));
-    let set_aside = torn.set_aside(opener.storage(), opener.dir);
+    let set_aside = kept.and_then(|()| torn.set_aside(opener.storage(), opener.dir));
     if let (Some((cut, _)), Some(candidate)) = (&torn.cut, survey.candidates.get_mut(last)) {
         candidate.written.clone_from(&cut.written);
     }
@@ -141,32 +177,38 @@ fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEv
     let end = if whole { survey.end_of(last) } else { at };
     let file = opener.path(survey.candidates.get(last).map_or(0, |candidate| candidate.base));
     let mut cut = Cut { file, position: end, end_offset: invalid.before.next_offset, kept_in: Vec::new() };
-    let uncut = match set_aside {
+    let (error, failed) = match set_aside {
         Ok(kept_in) => {
             cut.kept_in = kept_in;
             events.push(if reordered { RecoveryEvent::ReorderedTail(cut) } else { RecoveryEvent::TornTail(cut) });
-            None
+            return Ok(Ended { end: (last, end), uncut: None, failed: None });
         }
         // No space, or a device that can't be written to; it can be read.
-        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::Io) => {
-            events.push(RecoveryEvent::UncutTail { cut, detail: error.to_string() });
-            Some((torn, error))
+        Err(SetAsideFault::Undone(error)) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::Io) => {
+            (error, None)
         }
-        Err(error) => return Err(error),
+        Err(SetAsideFault::Undone(error)) => return Err(error),
+        Err(SetAsideFault::Sync { path, source }) => {
+            let failed = Error::io("sync", path, io::Error::other(source.to_string()));
+            (Error::io("set the torn tail aside of", &cut.file, source), Some(failed))
+        }
     };
-    Ok(Ended { end: (last, end), uncut })
+    events.push(RecoveryEvent::UncutTail { cut, detail: error.to_string() });
+    Ok(Ended { end: (last, end), uncut: Some((torn, error)), failed })
 }
 
 /// Makes what was kept durable: it may have been read from pages that never reached the device. False if the device has
-/// something else all the same: a sync had failed, and its process was killed before it was told. (Where there is a
-/// control page, it says whether that may be.)
-fn sync(opener: &Opener<'_>, survey: &Survey) -> Result<bool> {
+/// something else all the same: a sync had failed, and its process was killed before it was told. (Where there was a
+/// control page, it says whether that may be: `in_doubt`.)
+fn sync(opener: &Opener<'_>, survey: &Survey, in_doubt: bool) -> Result<bool> {
     let mut on_device = true;
+    // If this process is killed meanwhile, the next one is to know. Where there is no space for the mark nobody will.
+    let _ = ControlPage::leave_syncing(opener.storage(), opener.dir);
     for (at, candidate) in survey.candidates.iter().enumerate().filter(|(_, candidate)| candidate.header.is_some()) {
         let file = candidate.open(opener.storage(), opener.mode)?;
         file.sync_data().map_err(|source| Error::io("sync", &candidate.path, source))?;
         let doubtful = survey.durable_in(at)..candidate.valid_end;
-        if opener.env.positional_appends && !doubtful.is_empty() {
+        if (in_doubt || opener.env.positional_appends) && !doubtful.is_empty() {
             on_device &= file.is_on_device(doubtful).unwrap_or(false);
         }
     }

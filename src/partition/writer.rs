@@ -575,7 +575,9 @@ impl PartitionLog {
     /// Lets appends go on at `offset`, if they would at a lower one. Durable when this returns.
     pub(crate) fn pass_offsets(&self, offset: u64) -> Result<()> {
         self.check_writable()?;
-        // First, so that a power cut behind it leaves no end below what is built on this one.
+        // First, so that a power cut behind it leaves no end below what is built on this one. In both slots: if one of them
+        // is lost, nothing tells that it was so much higher.
+        self.raise_ceiling(offset)?;
         self.raise_ceiling(offset)?;
         let mut writer = self.writer()?;
         if offset > writer.next_offset {
