@@ -100,6 +100,11 @@ impl PartitionLog {
             // Nothing was appended. The next open finds it as this one did.
             return Ok(());
         }
+        if cfg!(windows) {
+            // No file is cut there while it is mapped, and readers keep it mapped as long as they like. All is on the
+            // device; without a mark the next open looks for the end.
+            return Ok(());
+        }
         active.seal_index(&*self.env.storage);
         let position = end.file_position();
         let segment_id = active.header.segment_id;

@@ -461,7 +461,8 @@ impl Opener<'_> {
         }
     }
 
-    /// Maps the active segment and its index; the latter is made anew if it isn't what it should be.
+    /// Maps the active segment and its index; the latter is made anew if it isn't what it should be. Frames are read
+    /// with `pread`: what the device doesn't give has no entries in the index then, and the process goes on.
     pub(crate) fn map_active(
         &self,
         header: SegmentHeader,
@@ -469,20 +470,25 @@ impl Opener<'_> {
         file: Arc<dyn File>,
         end: u64,
     ) -> Result<Arc<Segment>> {
-        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes(), self.env)?;
-        let index = self.active_index(&segment, end)?;
-        segment.fill_index(&index, end);
+        let segment = Segment::open_active(header, path, file.clone(), self.spec.segment_file_bytes(), self.env)?;
+        let failed = |source| Error::io("read the length of", &segment.path, source);
+        let mut frames = FileSource::new(file).map_err(failed)?.until(end);
+        let index = self.active_index(&segment, &mut frames)?;
+        // Whoever reads there is told; lookups walk further.
+        let _ = segment.fill_index(&index, &mut frames);
         segment.set_index(index);
         Ok(Arc::new(segment))
     }
 
     /// The index of the active segment: the one that is there, a new one, or, where the disk is too full for either, one
     /// that lives in memory.
-    fn active_index(&self, segment: &Segment, end: u64) -> Result<OffsetIndex> {
+    fn active_index(&self, segment: &Segment, frames: &mut FileSource) -> Result<OffsetIndex> {
         let path = index_path(&segment.path);
-        let (id, len) = (segment.header.segment_id, segment.region.len() as u64);
+        let (id, len, end) = (segment.header.segment_id, segment.region.len() as u64, frames.len());
         let make = |persistent| OffsetIndex::create(self.storage(), &path, id, len, end, persistent);
-        let ours = |index: &OffsetIndex| index.last().is_none_or(|entry| segment.names_a_frame(entry, end));
+        // What can't be read speaks against none.
+        let mut names_a_frame = |entry| segment.names_a_frame_in(entry, frames).unwrap_or(true);
+        let mut ours = |index: &OffsetIndex| index.last().is_none_or(&mut names_a_frame);
         if self.env.positional_appends {
             let loaded = OffsetIndex::load_active(self.storage(), &path, id, len, end)?;
             return if ours(&loaded) { Ok(loaded) } else { make(false) };

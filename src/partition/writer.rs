@@ -41,6 +41,9 @@ use crate::{
 /// Offsets are below this, so that they fit signed integers everywhere.
 const OFFSET_LIMIT: u64 = 1 << 63;
 
+/// So much memory a partition keeps to encode frames in, where they are written with `pwrite`.
+pub(super) const SCRATCH_BYTES: usize = 64 << 10;
+
 /// The place where the next frame goes.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -67,7 +70,7 @@ pub(super) struct Writer {
     /// The frames that are in no block of the time index yet.
     times: BlockBuilder,
     /// Frames are encoded here first where they are written with `pwrite`.
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
 }
 
 impl Writer {
@@ -383,6 +386,8 @@ impl PartitionLog {
                 })
             };
             let written = segment.open_file(&self.env).and_then(write);
+            writer.scratch.clear();
+            writer.scratch.shrink_to(SCRATCH_BYTES);
             return written.map_err(|source| Error::io("append to", &segment.path, source));
         }
         let start = usize::try_from(at).unwrap_or(usize::MAX);
