@@ -35,6 +35,13 @@ impl Content {
         Self { bytes, len }
     }
 
+    /// All of it, zeros too.
+    pub(crate) fn whole(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes.resize(self.len as usize, 0);
+        bytes
+    }
+
     /// Makes the file at `path` this one, in place if it is there.
     fn write(&self, path: &Path) {
         if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {

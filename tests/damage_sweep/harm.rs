@@ -31,6 +31,19 @@ pub(crate) enum Change {
     Folder(Image),
 }
 
+/// What has to come of the other topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payments {
+    /// Nobody looks, so that long lists of damage to the one partition go fast.
+    Unseen,
+    /// It is what was written.
+    Intact,
+    /// Its record can't be read, and that is told.
+    Lost,
+    /// Its folder is told to belong to no topic.
+    Orphaned,
+}
+
 /// What has to come of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
@@ -44,12 +57,20 @@ pub(crate) struct Expected {
     pub(crate) commits_may_go: bool,
     /// The partition, or the log, is that of another time: what came later is known to nobody.
     pub(crate) other_time: bool,
+    pub(crate) payments: Payments,
 }
 
 impl Expected {
     /// Nothing is lost.
     pub(crate) fn nothing() -> Self {
-        Self { lost: Vec::new(), may_cut: false, refused: None, commits_may_go: false, other_time: false }
+        Self {
+            lost: Vec::new(),
+            may_cut: false,
+            refused: None,
+            commits_may_go: false,
+            other_time: false,
+            payments: Payments::Intact,
+        }
     }
 }
 
@@ -69,7 +90,7 @@ impl Harm {
         let lost = lost_of(written, &change, segment + 1 == ground.written.segments.len());
         // A clean mark says where the log ends; else what isn't known to be durable can be a torn tail.
         let may_cut = ground.ending != Ending::Clean && segment + 1 == ground.written.segments.len();
-        let expected = Expected { lost, may_cut, ..Expected::nothing() };
+        let expected = Expected { lost, may_cut, payments: Payments::Unseen, ..Expected::nothing() };
         Self { path: written.path.clone(), change, expected }
     }
 
@@ -108,7 +129,7 @@ impl Harm {
 }
 
 /// The offsets of frames whose bytes are changed; of all frames if neither copy of the header stays.
-fn lost_of(segment: &Segment, change: &Change, is_active: bool) -> Vec<Range<u64>> {
+pub(crate) fn lost_of(segment: &Segment, change: &Change, is_active: bool) -> Vec<Range<u64>> {
     let mut bytes = segment.bytes.clone();
     match change {
         Change::Flip(at, bit) => bytes[*at as usize] ^= 1 << bit,
@@ -119,7 +140,8 @@ fn lost_of(segment: &Segment, change: &Change, is_active: bool) -> Vec<Range<u64
                 .copy_from_slice(&noise(*seed, (range.end - range.start) as usize));
         }
         Change::Delete => bytes.clear(),
-        Change::Replace(_) | Change::Folder(_) => unreachable!("judged by who replaces"),
+        Change::Replace(content) => bytes = content.whole(),
+        Change::Folder(_) => unreachable!("judged by who replaces"),
     }
     let same = |range: Range<u64>| {
         let range = range.start as usize..range.end as usize;

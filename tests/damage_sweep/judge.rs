@@ -6,8 +6,10 @@ use tidelog::{Error, ErrorKind, Finding, Log, Opening, OwnedRecord, Partition, R
 
 use crate::{
     ground::Ground,
-    harm::Harm,
-    written::{COMMITS, Content, DURABLE_COMMIT, Ending, FOLDER, GROUP, TOPIC, options},
+    harm::{Harm, Payments},
+    written::{
+        COMMITS, Content, DURABLE_COMMIT, Ending, FOLDER, GROUP, OTHER_FOLDER, OTHER_TOPIC, TOPIC, options,
+    },
 };
 
 /// How a case ended, where all was as it has to be.
@@ -60,6 +62,7 @@ pub(crate) fn judge(ground: &Ground, harm: &Harm, thoroughly: bool) -> Judged<Ou
         Ok(log) => log,
         Err(error) => return judge_refusal(harm, &folder, &error, thoroughly),
     };
+    judge_payments(ground, harm, &log, Visit::First)?;
     let Ok(topic) = log.topic(TOPIC) else { return judge_orphan(&log, &folder) };
     let partition = topic.partition(0).map_err(failed("no partition"))?;
     let opening = opening_of(&log)?;
@@ -67,10 +70,12 @@ pub(crate) fn judge(ground: &Ground, harm: &Harm, thoroughly: bool) -> Judged<Ou
     let cut = cut_at(ground, harm, &log)?;
     judge_reading(ground, harm, &log, &first, cut)?;
     judge_commits(ground, &log, harm)?;
-    let next = append(ground, &partition, harm)?;
+    // Nobody can know of offsets that were assigned after a backup was made.
+    let unused = if harm.expected.other_time { 0 } else { ground.written.end() };
+    let next = append(&partition, unused)?;
     log.close().map_err(failed("close"))?;
     if thoroughly {
-        judge_again(harm, &folder, &first, next)?;
+        judge_again(ground, harm, &first, next)?;
     }
     Ok(Outcome::Opened(opening))
 }
@@ -94,9 +99,11 @@ fn read(partition: &Partition, harm: &Harm, folder: &Path) -> Judged<Reading> {
             }
             Some(Err(error)) => {
                 check(error.kind() == ErrorKind::Corruption, || format!("reading: {error}"))?;
-                let named = error.path().is_some_and(|path| path.starts_with(folder.join(FOLDER)))
+                let (topic, number) = (partition.topic(), partition.number());
+                let own = folder.join(format!("{topic}-{number}"));
+                let named = error.path().is_some_and(|path| path.starts_with(own))
                     && error.file_position().is_some()
-                    && (error.topic(), error.partition()) == (Some(TOPIC), Some(0));
+                    && (error.topic(), error.partition()) == (Some(topic), Some(number));
                 check(named, || format!("no place: {error:?}"))?;
                 let resume = error.resume_offset().filter(|&offset| offset > records.position() || offset == 0);
                 let resume = resume.ok_or_else(|| Fault::Other(format!("no way on: {error:?} {harm:?}")))?;
@@ -189,12 +196,63 @@ fn judge_commits(ground: &Ground, log: &Log, harm: &Harm) -> Judged<()> {
     })
 }
 
+/// Which time a log is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    First,
+    /// What the first one appended is there too.
+    Again,
+}
+
+/// The other topic is what it was, or what is lost of it is told; appends to it go on.
+fn judge_payments(ground: &Ground, harm: &Harm, log: &Log, visit: Visit) -> Judged<()> {
+    let expected = harm.expected.payments;
+    if expected == Payments::Unseen {
+        return Ok(());
+    }
+    let orphan = Finding::OrphanedFolder { path: log.path().join(OTHER_FOLDER) };
+    let is_told = log.recovery().findings().contains(&orphan);
+    let Ok(topic) = log.topic(OTHER_TOPIC) else {
+        let gone = || format!("topic {OTHER_TOPIC:?} is gone: {:?}", log.recovery());
+        return if is_told { check(expected == Payments::Orphaned, gone) } else { Err(Fault::Unsaid(gone())) };
+    };
+    check(expected != Payments::Orphaned, || format!("topic {OTHER_TOPIC:?} is there without its file"))?;
+    let partition = topic.partition(0).map_err(failed("the other partition"))?;
+    let mut reading = read(&partition, harm, log.path())?;
+    if visit == Visit::Again {
+        let next = reading.records.pop();
+        check(next.is_some_and(|(_, next)| next.value.as_deref() == Some(b"next")), || "the appended payment".into())?;
+    }
+    let (_, payment) = &ground.written.payments;
+    let is_there = match &reading.records[..] {
+        [] => false,
+        [(0, record)] if record == payment => true,
+        others => return Err(Fault::Changed(format!("payments are {others:?}, were {payment:?}"))),
+    };
+    check(is_there == (expected == Payments::Intact), || format!("payment is there: {is_there}"))?;
+    if !is_there && !is_payment_told(log, &reading) {
+        return Err(Fault::Unsaid(format!("the payment is missing, and nothing is said: {:?}", log.recovery())));
+    }
+    check(!is_there || reading.errors.is_empty(), || format!("errors of an intact partition: {:?}", reading.errors))?;
+    if visit == Visit::First { append(&partition, 1).map(drop) } else { Ok(()) }
+}
+
+/// Whether reading, or what recovery found, tells that the other topic's record is lost. It isn't a torn tail: it was
+/// durable.
+fn is_payment_told(log: &Log, reading: &Reading) -> bool {
+    let found = log.recovery().partitions().iter().find(|found| found.topic() == OTHER_TOPIC);
+    let mut events = found.map(|found| found.events()).unwrap_or_default().iter();
+    reading.gaps().iter().any(|gap| gap.contains(&0))
+        || events.any(|event| match event {
+            RecoveryEvent::Corruption { offsets, .. } | RecoveryEvent::SegmentsMissing { offsets } => offsets.contains(&0),
+            _ => false,
+        })
+}
+
 /// Appends go on, with an offset that nobody had.
-fn append(ground: &Ground, partition: &Partition, harm: &Harm) -> Judged<u64> {
+fn append(partition: &Partition, unused: u64) -> Judged<u64> {
     let at = partition.append(Record::new("next")).map_err(failed("append"))?.offset;
-    // Nobody can know of offsets that were assigned after a backup was made.
-    let unused = harm.expected.other_time || at >= ground.written.end();
-    check(unused, || format!("offset {at} was used before"))?;
+    check(at >= unused, || format!("offset {at} was used before"))?;
     let back = partition.read_from(at).map_err(failed("read back"))?.next();
     let same = back.is_some_and(|record| record.is_ok_and(|record| record.value() == Some(b"next")));
     check(same, || format!("offset {at} can't be read back"))?;
@@ -202,13 +260,14 @@ fn append(ground: &Ground, partition: &Partition, harm: &Harm) -> Judged<u64> {
 }
 
 /// A second open tells the same of the records, and has nothing more to mend.
-fn judge_again(harm: &Harm, folder: &Path, first: &Reading, next: u64) -> Judged<()> {
-    let log = options().open(folder).map_err(failed("a second open"))?;
+fn judge_again(ground: &Ground, harm: &Harm, first: &Reading, next: u64) -> Judged<()> {
+    let log = options().open(ground.log()).map_err(failed("a second open"))?;
     let cut = |event: &RecoveryEvent| matches!(event, RecoveryEvent::TornTail(_) | RecoveryEvent::ReorderedTail(_));
     let again = log.recovery().partitions().iter().flat_map(|found| found.events()).any(cut);
     check(!again, || format!("a second open cut more: {:?}", log.recovery()))?;
     let partition = log.topic(TOPIC).and_then(|topic| topic.partition(0)).map_err(failed("the topic"))?;
-    let mut second = read(&partition, harm, folder)?;
+    judge_payments(ground, harm, &log, Visit::Again)?;
+    let mut second = read(&partition, harm, log.path())?;
     let appended = second.records.pop().map(|(offset, _)| offset);
     check(appended == Some(next), || format!("the last one is {appended:?}, not {next}"))?;
     if second.records != first.records {

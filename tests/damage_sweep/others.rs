@@ -6,9 +6,9 @@ use tidelog::ErrorKind;
 
 use crate::{
     ground::{Content, Ground},
-    harm::{Change, Expected, Harm},
+    harm::{Change, Expected, Harm, Payments, lost_of},
     sweep::Extent,
-    written::{FOLDER, noise},
+    written::{FOLDER, OTHER_TOPIC, noise},
 };
 
 /// Each file, damaged in each way.
@@ -21,7 +21,8 @@ pub(crate) fn files(ground: &Ground, extent: &Extent) -> Vec<Harm> {
         }
         for change in changes(content, extent) {
             let deleted = matches!(change, Change::Delete);
-            harms.push(Harm::new(path, change, expected(path, deleted)));
+            let payments = payments(ground, path, &change);
+            harms.push(Harm::new(path, change, Expected { payments, ..expected(path, deleted) }));
         }
     }
     harms
@@ -64,5 +65,17 @@ fn expected(path: &Path, deleted: bool) -> Expected {
             Expected { commits_may_go: true, ..Expected::nothing() }
         }
         _ => Expected::nothing(),
+    }
+}
+
+/// What becomes of the other topic's record.
+fn payments(ground: &Ground, path: &Path, change: &Change) -> Payments {
+    let (segment, _) = &ground.written.payments;
+    if segment.path == *path && !lost_of(segment, change, true).is_empty() {
+        Payments::Lost
+    } else if path == Path::new("topics").join(OTHER_TOPIC).with_extension("json") && matches!(change, Change::Delete) {
+        Payments::Orphaned
+    } else {
+        Payments::Intact
     }
 }
