@@ -44,6 +44,17 @@ pub(crate) enum Payments {
     Orphaned,
 }
 
+/// What has to come of the group's committed offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commits {
+    /// It is the last one.
+    Stay,
+    /// It may be an earlier one, or none, if that is told.
+    MayGo,
+    /// It is that of another time.
+    Are(Option<u64>),
+}
+
 /// What has to come of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
@@ -53,10 +64,9 @@ pub(crate) struct Expected {
     pub(crate) may_cut: bool,
     /// The log may be refused so, instead of opened.
     pub(crate) refused: Option<ErrorKind>,
-    /// The group's committed offset may be an earlier one, or none, if that is told.
-    pub(crate) commits_may_go: bool,
-    /// The partition, or the log, is that of another time: what came later is known to nobody.
-    pub(crate) other_time: bool,
+    pub(crate) commits: Commits,
+    /// The partition is that of another time, when it ended at this offset: what came later is known to nobody.
+    pub(crate) ended_at: Option<u64>,
     pub(crate) payments: Payments,
 }
 
@@ -67,8 +77,8 @@ impl Expected {
             lost: Vec::new(),
             may_cut: false,
             refused: None,
-            commits_may_go: false,
-            other_time: false,
+            commits: Commits::Stay,
+            ended_at: None,
             payments: Payments::Intact,
         }
     }

@@ -6,7 +6,7 @@ use tidelog::{Error, ErrorKind, Finding, Log, Opening, OwnedRecord, Partition, R
 
 use crate::{
     ground::Ground,
-    harm::{Harm, Payments},
+    harm::{Commits, Harm, Payments},
     written::{
         COMMITS, Content, DURABLE_COMMIT, Ending, FOLDER, GROUP, OTHER_FOLDER, OTHER_TOPIC, TOPIC, options,
     },
@@ -70,14 +70,17 @@ pub(crate) fn judge(ground: &Ground, harm: &Harm, thoroughly: bool) -> Judged<Ou
     let cut = cut_at(ground, harm, &log)?;
     judge_reading(ground, harm, &log, &first, cut)?;
     judge_commits(ground, &log, harm)?;
-    // Nobody can know of offsets that were assigned after a backup was made.
-    let unused = if harm.expected.other_time { 0 } else { ground.written.end() };
-    let next = append(&partition, unused)?;
+    let next = append(&partition, end_of(ground, harm))?;
     log.close().map_err(failed("close"))?;
     if thoroughly {
         judge_again(ground, harm, &first, next)?;
     }
     Ok(Outcome::Opened(opening))
+}
+
+/// Where the partition ended. Nobody can know of offsets that were assigned after a backup was made.
+fn end_of(ground: &Ground, harm: &Harm) -> u64 {
+    harm.expected.ended_at.unwrap_or(ground.written.end())
 }
 
 fn opening_of(log: &Log) -> Judged<Opening> {
@@ -131,11 +134,9 @@ fn cut_at(ground: &Ground, harm: &Harm, log: &Log) -> Judged<Option<u64>> {
     for event in found.map(|found| found.events()).unwrap_or_default() {
         let (RecoveryEvent::TornTail(found) | RecoveryEvent::ReorderedTail(found)) = event else { continue };
         check(harm.expected.may_cut, || format!("cut: {event}"))?;
-        if !harm.expected.other_time {
-            check(found.end_offset >= ground.written.durable, || format!("cut below what was durable: {event}"))?;
-            let begins = harm.expected.lost.iter().any(|lost| lost.start == found.end_offset);
-            check(begins, || format!("cut where nothing is damaged: {event}"))?;
-        }
+        check(found.end_offset >= ground.written.durable, || format!("cut below what was durable: {event}"))?;
+        let begins = harm.expected.lost.iter().any(|lost| lost.start == found.end_offset);
+        check(begins, || format!("cut where nothing is damaged: {event}"))?;
         check(!found.kept_in.is_empty() && found.kept_in.iter().all(|path| path.exists()), || {
             format!("nothing kept: {event}")
         })?;
@@ -158,10 +159,10 @@ fn judge_reading(ground: &Ground, harm: &Harm, log: &Log, reading: &Reading, cut
         return Err(Fault::Other(format!("offset {} is readable, and said to be damaged", wrong.0)));
     }
     said.extend(cut.map(|end| end..u64::MAX));
-    if harm.expected.other_time {
-        return Ok(());
+    if let Some((later, _)) = reading.records.last().filter(|(last, _)| *last >= end_of(ground, harm)) {
+        return Err(Fault::Other(format!("offset {later} is there, and wasn't yet")));
     }
-    for offset in 0..ground.written.end() {
+    for offset in 0..end_of(ground, harm) {
         let damaged = harm.expected.lost.iter().any(|range| range.contains(&offset));
         let expected = !damaged && cut.is_none_or(|end| offset < end);
         match (expected, reading.has(offset)) {
@@ -179,11 +180,15 @@ fn judge_reading(ground: &Ground, harm: &Harm, log: &Log, reading: &Reading, cut
     Ok(())
 }
 
-/// The group goes on where it was; or from earlier, and that is told.
+/// The group goes on where it was; or from earlier, and that is told, or so old is what it reads.
 fn judge_commits(ground: &Ground, log: &Log, harm: &Harm) -> Judged<()> {
     let consumer = log.consumer(GROUP).topic(TOPIC).open().map_err(failed("consumer"))?;
     let committed = consumer.committed(TOPIC, 0).map_err(failed("committed"))?;
-    if committed == COMMITS.last().copied() {
+    let right = match harm.expected.commits {
+        Commits::Are(offset) => committed == offset,
+        Commits::Stay | Commits::MayGo => committed == COMMITS.last().copied(),
+    };
+    if right {
         return Ok(());
     }
     let known = committed.is_none_or(|offset| COMMITS.contains(&offset));
@@ -191,7 +196,7 @@ fn judge_commits(ground: &Ground, log: &Log, harm: &Harm) -> Judged<()> {
         || log.recovery().partitions().iter().any(|found| found.topic() == "__offsets" && !found.is_clean());
     // Zeros in place of what wasn't known to be durable are what a power cut leaves; nobody can tell them apart.
     let as_by_power_cut = ground.ending != Ending::Clean && committed == Some(DURABLE_COMMIT);
-    check(known && (told || as_by_power_cut || harm.expected.other_time) && harm.expected.commits_may_go, || {
+    check(known && (told || as_by_power_cut) && harm.expected.commits == Commits::MayGo, || {
         format!("committed {committed:?}, told {told}: {:?}", log.recovery())
     })
 }

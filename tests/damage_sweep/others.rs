@@ -6,7 +6,7 @@ use tidelog::ErrorKind;
 
 use crate::{
     ground::{Content, Ground},
-    harm::{Change, Expected, Harm, Payments, lost_of},
+    harm::{Change, Commits, Expected, Harm, Payments, lost_of},
     sweep::Extent,
     written::{FOLDER, OTHER_TOPIC, noise},
 };
@@ -62,7 +62,7 @@ fn expected(path: &Path, deleted: bool) -> Expected {
         "tidelog.meta" if !deleted => refused(ErrorKind::Corruption),
         _ if name.ends_with(".json") && !deleted => refused(ErrorKind::Corruption),
         _ if of_offsets && Path::new(name).extension().is_some_and(|it| it == "log") => {
-            Expected { commits_may_go: true, ..Expected::nothing() }
+            Expected { commits: Commits::MayGo, ..Expected::nothing() }
         }
         _ => Expected::nothing(),
     }

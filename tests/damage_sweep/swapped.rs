@@ -7,9 +7,9 @@ use tidelog::ErrorKind;
 
 use crate::{
     ground::{Content, Ground, Image},
-    harm::{Change, Expected, Harm},
+    harm::{Change, Commits, Expected, Harm},
     sweep::Extent,
-    written::{FOLDER, frames_of},
+    written::{COMMITS, FOLDER, frames_of},
 };
 
 /// Moments of which there are copies: when the partition had so many segments.
@@ -46,22 +46,43 @@ fn stale_files(ground: &Ground, image: &Image) -> Vec<Harm> {
 /// A segment of an earlier moment: it ends earlier, and what was behind is missing.
 fn stale_segment(ground: &Ground, at: usize, content: &Content) -> Expected {
     let segment = &ground.written.segments[at];
-    let had = frames_of(&content.bytes).len();
+    let had = frames_of(&content.whole()).len();
     let last = at + 1 == ground.written.segments.len();
     let lost = segment.frames[had..].iter().map(|frame| frame.offsets.clone()).collect();
     Expected { lost, may_cut: last, ..Expected::nothing() }
 }
 
-/// A whole folder is that of an earlier moment, or not there.
+/// A whole folder is that of an earlier moment: all that it holds is there, and nothing is cut. Of what came later nobody
+/// knows.
 fn backups(image: &Image) -> Vec<Harm> {
-    // Each is as a power cut leaves it. Of what came later nobody knows.
-    let other_time = Expected { other_time: true, may_cut: true, ..Expected::nothing() };
-    let commits = Expected { commits_may_go: true, ..other_time.clone() };
+    let end = end_of(image);
+    // The last of the commits that were made by then.
+    let commits = Commits::Are(COMMITS.into_iter().rfind(|&offset| offset <= end));
+    let records = Expected { ended_at: Some(end), ..Expected::nothing() };
+    let all = Expected { commits, ..records.clone() };
     vec![
-        Harm::new(FOLDER, Change::Folder(folder(image, FOLDER)), other_time),
-        Harm::new("__offsets-0", Change::Folder(folder(image, "__offsets-0")), commits.clone()),
-        Harm::new("", Change::Folder(image.clone()), commits),
+        Harm::new(FOLDER, Change::Folder(folder(image, FOLDER)), records),
+        Harm::new(
+            "__offsets-0",
+            Change::Folder(folder(image, "__offsets-0")),
+            Expected { commits, ..Expected::nothing() },
+        ),
+        Harm::new("", Change::Folder(image.clone()), all),
     ]
+}
+
+/// Where the partition ends in an image: behind the last frame of all its segments.
+fn end_of(image: &Image) -> u64 {
+    let segments = image.iter().filter(|(path, _)| path.starts_with(FOLDER) && is_segment(path));
+    let frames = segments.flat_map(|(_, content)| frames_of(&content.as_ref().unwrap().whole()));
+    frames.fold(0, |end, frame| {
+        assert_eq!(frame.offsets.start, end, "an image without holes");
+        frame.offsets.end
+    })
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it == "log")
 }
 
 /// What belongs to another partition, another log, or a deleted topic of the same name.
@@ -107,7 +128,7 @@ fn foreign(ground: &Ground) -> Vec<Harm> {
 }
 
 fn first_segment(folder: &Image) -> Vec<u8> {
-    let mut found = folder.iter().filter(|(path, _)| path.extension().is_some_and(|it| it == "log"));
+    let mut found = folder.iter().filter(|(path, _)| is_segment(path));
     found.next().unwrap().1.clone().unwrap().bytes
 }
 
