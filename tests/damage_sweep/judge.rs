@@ -5,6 +5,7 @@ use std::{ops::Range, path::Path};
 use tidelog::{Error, ErrorKind, Finding, Log, Opening, OwnedRecord, Partition, Record, RecoveryEvent, TopicConfig};
 
 use crate::{
+    common::is_believable,
     ground::Ground,
     harm::{Commits, Harm, Payments},
     written::{
@@ -66,6 +67,7 @@ pub(crate) fn judge(ground: &Ground, harm: &Harm, thoroughly: bool) -> Judged<Ou
     let Ok(topic) = log.topic(TOPIC) else { return judge_orphan(&log, &folder) };
     let partition = topic.partition(0).map_err(failed("no partition"))?;
     let opening = opening_of(&log)?;
+    check_opening(ground, harm, opening)?;
     let first = read(&partition, harm, &folder)?;
     let cut = cut_at(ground, harm, &log)?;
     judge_reading(ground, harm, &log, &first, cut)?;
@@ -86,6 +88,19 @@ fn end_of(ground: &Ground, harm: &Harm) -> u64 {
 fn opening_of(log: &Log) -> Judged<Opening> {
     let found = log.recovery().partitions().iter().find(|found| found.topic() == TOPIC);
     found.map(|found| found.opening()).ok_or_else(|| Fault::Other("no report of the partition".into()))
+}
+
+/// Harm elsewhere changes nothing of how the partition is opened.
+fn check_opening(ground: &Ground, harm: &Harm, opening: Opening) -> Judged<()> {
+    if harm.path.starts_with(FOLDER) || harm.expected.ended_at.is_some() {
+        return Ok(());
+    }
+    let expected = match ground.ending {
+        Ending::Clean => Opening::Clean,
+        Ending::Killed if is_believable(&ground.log()) => Opening::Resumed,
+        Ending::Killed | Ending::Power => Opening::Scanned,
+    };
+    check(opening == expected, || format!("opened as {opening:?}, not as {expected:?}"))
 }
 
 /// Reads everything there is, and goes on behind each error.

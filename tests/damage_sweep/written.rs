@@ -89,7 +89,8 @@ fn step(number: u64) -> u64 {
     if number % 11 == 3 { 2 + number % 30 } else { 1 }
 }
 
-/// Where a log is made: `log` in it, copies of earlier moments in `moment-1` and so on, and what was acknowledged.
+/// Where a log is made: `log` in it, copies of earlier moments in `moment-1` and so on, second names of its files in
+/// `originals`, and what was acknowledged.
 pub(crate) struct Place<'a>(pub(crate) &'a Path);
 
 impl Place<'_> {
@@ -100,6 +101,11 @@ impl Place<'_> {
     /// The folder as it was when the partition had so many segments.
     pub(crate) fn moment(&self, segments: usize) -> PathBuf {
         self.0.join(format!("moment-{segments}"))
+    }
+
+    /// Where each file of the log has a second name.
+    pub(crate) fn originals(&self) -> PathBuf {
+        self.0.join("originals")
     }
 
     pub(crate) fn acknowledged(&self) -> PathBuf {
