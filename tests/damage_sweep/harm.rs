@@ -25,8 +25,10 @@ pub(crate) enum Change {
     /// Bytes drawn from this seed.
     Noise(Range<u64>, u64),
     Delete,
-    /// Other content.
+    /// Another file, with other content.
     Replace(Content),
+    /// Other content in the very file that is there.
+    Overwrite(Content),
     /// The whole folder is another one.
     Folder(Image),
 }
@@ -67,6 +69,8 @@ pub(crate) struct Expected {
     pub(crate) commits: Commits,
     /// The partition is that of another time, when it ended at this offset: what came later is known to nobody.
     pub(crate) ended_at: Option<u64>,
+    /// The folder that is harmed is told to belong to no topic.
+    pub(crate) orphaned: bool,
     pub(crate) payments: Payments,
 }
 
@@ -79,6 +83,7 @@ impl Expected {
             refused: None,
             commits: Commits::Stay,
             ended_at: None,
+            orphaned: false,
             payments: Payments::Intact,
         }
     }
@@ -129,6 +134,7 @@ impl Harm {
                 overwrite(&path, &content.bytes);
                 fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(content.len).unwrap();
             }
+            Change::Overwrite(content) => content.write(&path),
             Change::Folder(image) => {
                 // New files, as a restored backup has.
                 remove(&path);
@@ -150,7 +156,7 @@ pub(crate) fn lost_of(segment: &Segment, change: &Change, is_active: bool) -> Ve
                 .copy_from_slice(&noise(*seed, (range.end - range.start) as usize));
         }
         Change::Delete => bytes.clear(),
-        Change::Replace(content) => bytes = content.whole(),
+        Change::Replace(content) | Change::Overwrite(content) => bytes = content.whole(),
         Change::Folder(_) => unreachable!("judged by who replaces"),
     }
     let same = |range: Range<u64>| {

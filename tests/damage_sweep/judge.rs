@@ -8,9 +8,7 @@ use crate::{
     common::is_believable,
     ground::Ground,
     harm::{Commits, Harm, Payments},
-    written::{
-        COMMITS, Content, DURABLE_COMMIT, Ending, FOLDER, GROUP, OTHER_FOLDER, OTHER_TOPIC, TOPIC, options,
-    },
+    written::{COMMITS, Content, DURABLE_COMMIT, Ending, FOLDER, GROUP, OTHER_FOLDER, OTHER_TOPIC, TOPIC, options},
 };
 
 /// How a case ended, where all was as it has to be.
@@ -64,6 +62,9 @@ pub(crate) fn judge(ground: &Ground, harm: &Harm, thoroughly: bool) -> Judged<Ou
         Err(error) => return judge_refusal(harm, &folder, &error, thoroughly),
     };
     judge_payments(ground, harm, &log, Visit::First)?;
+    if harm.expected.orphaned && !is_orphan(&log, &folder.join(&harm.path)) {
+        return Err(Fault::Unsaid(format!("a folder of no topic: {:?}", log.recovery())));
+    }
     let Ok(topic) = log.topic(TOPIC) else { return judge_orphan(&log, &folder) };
     let partition = topic.partition(0).map_err(failed("no partition"))?;
     let opening = opening_of(&log)?;
@@ -230,8 +231,7 @@ fn judge_payments(ground: &Ground, harm: &Harm, log: &Log, visit: Visit) -> Judg
     if expected == Payments::Unseen {
         return Ok(());
     }
-    let orphan = Finding::OrphanedFolder { path: log.path().join(OTHER_FOLDER) };
-    let is_told = log.recovery().findings().contains(&orphan);
+    let is_told = is_orphan(log, &log.path().join(OTHER_FOLDER));
     let Ok(topic) = log.topic(OTHER_TOPIC) else {
         let gone = || format!("topic {OTHER_TOPIC:?} is gone: {:?}", log.recovery());
         return if is_told { check(expected == Payments::Orphaned, gone) } else { Err(Fault::Unsaid(gone())) };
@@ -264,7 +264,9 @@ fn is_payment_told(log: &Log, reading: &Reading) -> bool {
     let mut events = found.map(|found| found.events()).unwrap_or_default().iter();
     reading.gaps().iter().any(|gap| gap.contains(&0))
         || events.any(|event| match event {
-            RecoveryEvent::Corruption { offsets, .. } | RecoveryEvent::SegmentsMissing { offsets } => offsets.contains(&0),
+            RecoveryEvent::Corruption { offsets, .. } | RecoveryEvent::SegmentsMissing { offsets } => {
+                offsets.contains(&0)
+            }
             _ => false,
         })
 }
@@ -312,10 +314,14 @@ fn judge_refusal(harm: &Harm, folder: &Path, error: &Error, thoroughly: bool) ->
     Ok(Outcome::Refused)
 }
 
+/// Whether that folder is told to belong to no topic.
+fn is_orphan(log: &Log, folder: &Path) -> bool {
+    log.recovery().findings().contains(&Finding::OrphanedFolder { path: folder.to_owned() })
+}
+
 /// A topic without its file: told, and not to be created over.
 fn judge_orphan(log: &Log, folder: &Path) -> Judged<Outcome> {
-    let orphan = Finding::OrphanedFolder { path: folder.join(FOLDER) };
-    if !log.recovery().findings().contains(&orphan) {
+    if !is_orphan(log, &folder.join(FOLDER)) {
         return Err(Fault::Unsaid(format!("the topic is gone: {:?}", log.recovery())));
     }
     let created = log.create_topic(TOPIC, TopicConfig::with_partitions(1)).map(drop);
