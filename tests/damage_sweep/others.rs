@@ -1,4 +1,4 @@
-//! Damage to every file but the partition's segments.
+//! Damage to every file but the partition's segments, which are just deleted here.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::{
     ground::{Content, Ground},
     harm::{Change, Commits, Expected, Harm, Payments, lost_of},
     sweep::Extent,
-    written::{FOLDER, OTHER_TOPIC, noise},
+    written::{OTHER_TOPIC, noise},
 };
 
 /// Each file, damaged in each way.
@@ -16,7 +16,9 @@ pub(crate) fn files(ground: &Ground, extent: &Extent) -> Vec<Harm> {
     let mut harms = Vec::new();
     for (path, content) in &ground.image {
         let Some(content) = content else { continue };
-        if path.starts_with(FOLDER) && path.extension().is_some_and(|it| it == "log") {
+        if let Some(at) = ground.written.segments.iter().position(|segment| segment.path == *path) {
+            let harm = Harm::to_segment(ground, at, Change::Delete);
+            harms.push(Harm { expected: Expected { payments: Payments::Intact, ..harm.expected }, ..harm });
             continue;
         }
         for change in changes(content, extent) {
