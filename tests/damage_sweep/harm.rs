@@ -69,6 +69,9 @@ pub(crate) struct Expected {
     pub(crate) commits: Commits,
     /// The partition is that of another time, when it ended at this offset: what came later is known to nobody.
     pub(crate) ended_at: Option<u64>,
+    /// Nothing is left of what is lost, and it wasn't known to be durable: so a power cut leaves it. None but the control
+    /// page can tell of it.
+    pub(crate) vanished: bool,
     /// The folder that is harmed is told to belong to no topic.
     pub(crate) orphaned: bool,
     pub(crate) payments: Payments,
@@ -83,6 +86,7 @@ impl Expected {
             refused: None,
             commits: Commits::Stay,
             ended_at: None,
+            vanished: false,
             orphaned: false,
             payments: Payments::Intact,
         }
@@ -105,7 +109,8 @@ impl Harm {
         let lost = lost_of(written, &change, segment + 1 == ground.written.segments.len());
         // A clean mark says where the log ends; else what isn't known to be durable can be a torn tail.
         let may_cut = ground.ending != Ending::Clean && segment + 1 == ground.written.segments.len();
-        let expected = Expected { lost, may_cut, payments: Payments::Unseen, ..Expected::nothing() };
+        let vanished = may_cut && ends_sooner(written, &change, ground.written.durable);
+        let expected = Expected { lost, may_cut, vanished, payments: Payments::Unseen, ..Expected::nothing() };
         Self { path: written.path.clone(), change, expected }
     }
 
@@ -142,6 +147,16 @@ impl Harm {
             }
         }
     }
+}
+
+/// Whether just the last frames are gone, whole, and none of them was surely durable.
+fn ends_sooner(segment: &Segment, change: &Change, durable: u64) -> bool {
+    let end = match *change {
+        Change::Cut(at) => at,
+        Change::Zero(Range { start, end }) if end >= segment.end() => start,
+        _ => return false,
+    };
+    segment.frames.iter().any(|frame| frame.range.start == end && frame.offsets.start >= durable)
 }
 
 /// The offsets of frames whose bytes are changed; of all frames if neither copy of the header stays.

@@ -175,6 +175,9 @@ fn judge_reading(ground: &Ground, harm: &Harm, log: &Log, reading: &Reading, cut
         return Err(Fault::Other(format!("offset {} is readable, and said to be damaged", wrong.0)));
     }
     said.extend(cut.map(|end| end..u64::MAX));
+    if harm.expected.vanished {
+        said.extend(vanished(ground, log));
+    }
     if let Some((later, _)) = reading.records.last().filter(|(last, _)| *last >= end_of(ground, harm)) {
         return Err(Fault::Other(format!("offset {later} is there, and wasn't yet")));
     }
@@ -194,6 +197,20 @@ fn judge_reading(ground: &Ground, harm: &Harm, log: &Log, reading: &Reading, cut
         }
     }
     Ok(())
+}
+
+/// What recovery tells of offsets of which nothing is left, so that reading meets no damage; where there is no page to
+/// believe, nobody has to tell of any.
+fn vanished(ground: &Ground, log: &Log) -> Vec<Range<u64>> {
+    if ground.ending != Ending::Killed || !is_believable(&ground.log()) {
+        return vec![0..u64::MAX];
+    }
+    let found = log.recovery().partitions().iter().filter(|found| found.topic() == TOPIC);
+    let told = found.flat_map(|found| found.events()).filter_map(|event| match event {
+        RecoveryEvent::Corruption { offsets, .. } => Some(offsets.clone()),
+        _ => None,
+    });
+    told.collect()
 }
 
 /// The group goes on where it was; or from earlier, and that is told, or so old is what it reads.
