@@ -69,6 +69,8 @@ pub(crate) struct Expected {
     pub(crate) commits: Commits,
     /// The partition is that of another time, when it ended at this offset: what came later is known to nobody.
     pub(crate) ended_at: Option<u64>,
+    /// Just zeros were cut off: what is lost may be there all the same, where the file gets them back.
+    pub(crate) may_stay: bool,
     /// Nothing is left of what is lost, and it wasn't known to be durable: so a power cut leaves it. None but the control
     /// page can tell of it.
     pub(crate) vanished: bool,
@@ -86,6 +88,7 @@ impl Expected {
             refused: None,
             commits: Commits::Stay,
             ended_at: None,
+            may_stay: false,
             vanished: false,
             orphaned: false,
             payments: Payments::Intact,
@@ -110,7 +113,9 @@ impl Harm {
         // A clean mark says where the log ends; else what isn't known to be durable can be a torn tail.
         let may_cut = ground.ending != Ending::Clean && segment + 1 == ground.written.segments.len();
         let vanished = may_cut && ends_sooner(written, &change, ground.written.durable);
-        let expected = Expected { lost, may_cut, vanished, payments: Payments::Unseen, ..Expected::nothing() };
+        let may_stay = matches!(change, Change::Cut(at) if written.bytes[at as usize..].iter().all(|&byte| byte == 0));
+        let expected =
+            Expected { lost, may_cut, may_stay, vanished, payments: Payments::Unseen, ..Expected::nothing() };
         Self { path: written.path.clone(), change, expected }
     }
 

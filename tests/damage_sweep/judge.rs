@@ -186,7 +186,9 @@ fn judge_reading(ground: &Ground, harm: &Harm, log: &Log, reading: &Reading, cut
         let expected = !damaged && cut.is_none_or(|end| offset < end);
         match (expected, reading.has(offset)) {
             (true, false) => return Err(Fault::Other(format!("offset {offset} is missing, and wasn't damaged"))),
-            (false, true) => return Err(Fault::Other(format!("offset {offset} is there, and was damaged"))),
+            (false, true) if !harm.expected.may_stay => {
+                return Err(Fault::Other(format!("offset {offset} is there, and was damaged")));
+            }
             (false, false) if !is_said(&said, offset) => {
                 return Err(Fault::Unsaid(format!(
                     "offset {offset} is missing, and nothing is said: {:?}",
