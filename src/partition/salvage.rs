@@ -39,8 +39,8 @@ use crate::{
         set_aside::{COPY_BYTES, REWRITE_NAME, SetAsideFault, TornTail, give_up_temporary},
         survey::{Candidate, Survey, survey},
     },
-    segment_header::{DATA_START, Predecessor},
-    storage::OpenMode,
+    segment_header::{COPY_A_AT, COPY_B_AT, DATA_START, Predecessor, SEGMENT_HEADER_BYTES, SegmentHeader},
+    storage::{File, OpenMode},
 };
 
 /// How far appends leave the last known offset behind when the offset ceiling is lost.
@@ -81,6 +81,7 @@ pub(crate) fn open(
     if let Some(previous) = &page.believed {
         report_vanished(&survey, end, previous, &mut events);
     }
+    complete_headers(&opener, &survey)?;
     let poisoned = page.poisoned || known.is_some_and(|state| state.poisoned);
     let synced = if poisoned { Ok(false) } else { sync(&opener, &survey, page.syncing) };
     let made_durable = match (failed.map_or(synced, Err), &uncut) {
@@ -240,6 +241,30 @@ fn sync(opener: &Opener<'_>, survey: &Survey, in_doubt: bool) -> Result<bool> {
     }
     let synced = opener.storage().sync_dir(opener.dir);
     synced.map(|()| on_device).map_err(|source| Error::io("sync the folder", opener.dir, source))
+}
+
+/// Of a segment of which nothing was known to be durable, one copy of the header may not have reached the device.
+fn complete_headers(opener: &Opener<'_>, survey: &Survey) -> Result<()> {
+    for (_, candidate) in survey.candidates.iter().enumerate().filter(|(at, _)| survey.durable_in(*at) == 0) {
+        if let Some(header) = &candidate.header {
+            // Where there is no space for it, one copy is enough.
+            let _ = complete_header(&*candidate.open(opener.storage(), opener.mode)?, header);
+        }
+    }
+    Ok(())
+}
+
+/// Writes a segment's header where it isn't.
+fn complete_header(file: &dyn File, header: &SegmentHeader) -> io::Result<()> {
+    let expected = header.encode();
+    for position in [COPY_A_AT, COPY_B_AT] {
+        let mut copy = [0; SEGMENT_HEADER_BYTES];
+        file.read_at(&mut copy, position)?;
+        if copy != expected {
+            file.write_all_at(&expected, position)?;
+        }
+    }
+    Ok(())
 }
 
 /// After a failed sync neither a later success nor a reread is worth anything: the pages count as clean. So what

@@ -280,6 +280,9 @@ impl Explorer {
         let origin = Origin { settings, now_ms: Arc::new(now_ms.into()), depth };
         let mut world = World::new(image, model, origin, self.clone());
         world.was_troubled = troubled;
+        if crash == Crash::Kill && !troubled && mix64(seed) % 8 == 0 {
+            world.lose_caches().map_err(|error| format!("losing caches: {error}"))?;
+        }
         world.watch(seed, depth < self.bounds.depth);
         let expected = Expected { loss, clean: false, troubled, troubled_open: false };
         world.open(expected)?;

@@ -184,8 +184,15 @@ impl OffsetCheck {
         if seal == 0 && !subject.is_active {
             return Ok(None); // Nobody believes it: it wasn't completed before its process was killed.
         }
-        if seal != 0 && !is_whole(seal, &mut source, subject.is_open) {
-            return Err(Fault::new(&path, 0..len, "the checksum of the index's entries doesn't hold", &source));
+        if seal != 0 {
+            match sealed_end(seal, &mut source) {
+                None => {
+                    return Err(Fault::new(&path, 0..len, "the checksum of the index's entries doesn't hold", &source));
+                }
+                // Still to be cut behind its entries, by whoever sealed it just now or was killed then.
+                Some(end) if end < len && !subject.is_active => return Ok(None),
+                Some(_) => {}
+            }
         }
         // Those behind the end of the active segment come later, or go with the next open.
         let end = if seal != 0 && !subject.is_active { None } else { Some(subject.end) };
@@ -239,17 +246,16 @@ impl OffsetCheck {
     }
 }
 
-/// Whether a seal is that of the entries in the file. While the log is open the file may still be about to be cut behind
-/// them.
-fn is_whole(seal: u64, source: &mut TolerantSource, is_open: bool) -> bool {
+/// Where the entries of a sealed index end; `None` if the seal isn't that of the entries in the file.
+fn sealed_end(seal: u64, source: &mut TolerantSource) -> Option<u64> {
     let (mut hasher, len) = (crc32fast::Hasher::new(), source.len());
     let count = (seal >> 32).saturating_sub(1);
     let end = OFFSET_ENTRIES + count * offset_index::ENTRY_BYTES;
-    if end > len || (end < len && !is_open) {
-        return false;
+    if end > len {
+        return None;
     }
     hash(source, OFFSET_ENTRIES..end, &mut hasher);
-    seal == ((count + 1) << 32) | u64::from(hasher.finalize())
+    (seal == ((count + 1) << 32) | u64::from(hasher.finalize())).then_some(end)
 }
 
 fn hash(source: &mut TolerantSource, range: Range<u64>, hasher: &mut crc32fast::Hasher) {
