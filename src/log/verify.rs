@@ -91,7 +91,7 @@ impl Log {
         }
         self.check_open()?;
         verification.tell();
-        Ok(verification.finish())
+        verification.finish()
     }
 }
 
@@ -134,7 +134,7 @@ impl LogOptions {
         let mut verification = Verification::new(&mut progress);
         let storage = self.storage();
         self.verify_on(path.as_ref(), storage, &mut verification)?;
-        Ok(verification.finish())
+        verification.finish()
     }
 
     /// The storage that the options name.

@@ -5,8 +5,11 @@
 //! - Indexes of segments in which something was mended, and damaged ones, are made anew.
 //!
 //! # Invariants
-//! - A copy is complete, durable, and was compared with what it was taken from, before a byte of that changes.
-//! - No byte outside of a damaged range, or of a damaged header copy, is written. No frame moves; no offset changes.
+//! - Nothing is written where the device doesn't give something: what can't be read for a moment isn't damaged.
+//! - Of damaged frames a copy is complete, durable, and was compared with what it was taken from, before a byte of them
+//!   changes. Damaged copies of headers and damaged indexes, which can be made anew, aren't kept.
+//! - No byte of a segment outside of a damaged range, or of a damaged header copy, is written. No frame moves; no offset
+//!   changes.
 //! - A crash at any step leaves what was damaged damaged, or mended; doing it again goes on from there. (A range that was
 //!   half written then is copied once more, under another name.)
 //! - A filler's header is stored behind its body. So what is half written is damage, as before.
@@ -34,7 +37,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     frame::{self, FramePlace, NO_DURABLE_DISTANCE, filler},
-    segment_header::{DATA_START, SEGMENT_HEADER_BYTES},
+    segment_header::{DATA_START, SEGMENT_HEADER_BYTES, SegmentHeader},
     storage::{EntryKind, OpenMode, Storage},
     verification::{Verification, VerifyFinding},
 };
@@ -100,7 +103,7 @@ pub(crate) fn repair(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Res
     let mut verification = Verification::new(&mut watch);
     let Some(plan) = ClosedPlan::new(env, dir, spec, &mut verification)? else { return Ok(Vec::new()) };
     let damaged = plan.find_damaged(&mut verification);
-    let report = verification.finish();
+    let report = verification.finish_readable()?;
 
     let mut repair = Repair { storage: &*env.storage, dir, actions: Vec::new() };
     for (file, header, position) in plan.bad_copies() {
@@ -150,6 +153,7 @@ impl Repair<'_> {
             let file = self.storage.open(path, OpenMode::ReadWrite)?;
             let there = range.start..range.end.min(file.len()?);
             let mut source = FileSource::new(file.clone())?.until(there.end);
+            refuse_frames(&mut source, header, there.start)?;
             let mut kept_in = None;
             if first_nonzero(&mut source, there.start)?.is_some() {
                 let name = format!("{:020}.damaged-{}", header.base_offset, range.start);
@@ -233,6 +237,18 @@ impl Repair<'_> {
             replace_file(storage, &times, |file| file.write_all_at(&bytes, 0))
         };
         save().map_err(|source| Error::io("write the index", &path, source))
+    }
+}
+
+/// An error if there is a valid frame from `start` on: whoever found damage there was given other bytes.
+fn refuse_frames(source: &mut FileSource, header: &SegmentHeader, start: u64) -> io::Result<()> {
+    let mut scan = Scan::verified(header.frame_seed(), start);
+    loop {
+        match scan.next_in(source)? {
+            Found::Frame { .. } => return Err(io::Error::other("the device gives other bytes than before")),
+            Found::Damage { .. } => {}
+            Found::End { .. } => return Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Verifying and repairing where the device fails, and where the process or the power does.
 
-use std::ops::ControlFlow;
+use std::{
+    ops::{ControlFlow, Range},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use super::*;
 use crate::{
@@ -71,7 +74,7 @@ fn verified(storage: &Arc<dyn Storage>) -> VerifyReport {
     let mut watch = |_: &_| ControlFlow::Continue(());
     let mut verification = Verification::new(&mut watch);
     options().verify_on(Path::new(DIR), storage.clone(), &mut verification).unwrap();
-    verification.finish()
+    verification.finish().unwrap()
 }
 
 fn repair(storage: &Arc<dyn Storage>) -> Result<RepairReport> {
@@ -133,6 +136,38 @@ fn a_repair_that_fails_at_any_operation_can_be_repeated() {
     }
 }
 
+/// A read fails, and the retries of it, but later ones of the same bytes don't.
+#[test]
+fn a_repair_sets_nothing_aside_that_could_not_be_read_for_a_moment() {
+    let made = SimStorage::tracked();
+    let expected = damaged(&(Arc::new(made.clone()) as Arc<dyn Storage>));
+    let mut total = u64::MAX;
+    let (mut n, mut refused) = (0, 0);
+    while n <= total {
+        let sim = made.crash(Crash::Power, &mut Sequence::new(0));
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
+        let storage: Arc<dyn Storage> = Arc::new(Faulty::on_read(&sim, move |path, _| {
+            let is_segment = path.extension().is_some_and(|extension| extension == "log");
+            let number = if is_segment { counted.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+            // The window, and all blocks of it.
+            let fails = n > 0 && (n..n + 20).contains(&number);
+            if fails { Err(io::Error::other("a device that comes back")) } else { Ok(()) }
+        }));
+        let outcome = repair(&storage);
+        if n == 0 {
+            total = count.load(Ordering::Relaxed);
+            assert!(outcome.unwrap().after().is_sound() && total > 50);
+        } else if let Err(error) = outcome {
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            refused += 1;
+        }
+        check_mended(&(Arc::new(sim) as Arc<dyn Storage>), &expected, &format!("read {n} of {total}"));
+        n += 1;
+    }
+    assert!(refused > 20, "{refused} of {total}");
+}
+
 #[test]
 fn a_repair_that_the_power_ends_at_any_step_loses_nothing_more() {
     let made = SimStorage::tracked();
@@ -178,21 +213,59 @@ fn copies_are_exact_and_made_before_anything_changes() {
     assert_eq!(copies, 5);
 }
 
-/// A storage whose device doesn't give some bytes of a file.
-#[derive(Debug)]
-struct BadBlocks {
+/// Says which of a file's bytes the device doesn't give, or why the file can't be opened.
+type OnRead = dyn Fn(&Path, Range<u64>) -> io::Result<()> + Send + Sync;
+type OnOpen = dyn Fn(&Path) -> io::Result<()> + Send + Sync;
+
+/// A storage that can't open everything, or whose device doesn't give everything.
+#[derive(Clone)]
+struct Faulty {
     inner: SimStorage,
-    path: PathBuf,
-    bad: std::ops::Range<u64>,
+    on_open: Arc<OnOpen>,
+    on_read: Arc<OnRead>,
 }
 
-#[derive(Debug)]
-struct BadFile {
+impl Faulty {
+    fn on_open(inner: &SimStorage, on_open: impl Fn(&Path) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { inner: inner.clone(), on_open: Arc::new(on_open), on_read: Arc::new(|_, _| Ok(())) }
+    }
+
+    fn on_read(
+        inner: &SimStorage,
+        on_read: impl Fn(&Path, Range<u64>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { inner: inner.clone(), on_open: Arc::new(|_| Ok(())), on_read: Arc::new(on_read) }
+    }
+
+    /// Some bytes of one file are never given.
+    fn bad_block(inner: &SimStorage, path: &Path, bad: Range<u64>) -> Self {
+        let path = path.to_owned();
+        Self::on_read(inner, move |read, range| {
+            let is_bad = read == path && range.start < bad.end && range.end > bad.start;
+            if is_bad { Err(io::Error::other("a bad block")) } else { Ok(()) }
+        })
+    }
+}
+
+impl std::fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Faulty").finish_non_exhaustive()
+    }
+}
+
+struct FaultyFile {
     inner: Arc<dyn File>,
-    bad: std::ops::Range<u64>,
+    path: PathBuf,
+    on_read: Arc<OnRead>,
 }
 
-impl Storage for BadBlocks {
+impl std::fmt::Debug for FaultyFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultyFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Storage for Faulty {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.inner.create_dir_all(path)
     }
@@ -203,11 +276,9 @@ impl Storage for BadBlocks {
         self.inner.list(dir)
     }
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        (self.on_open)(path)?;
         let inner = self.inner.open(path, mode)?;
-        if path != self.path {
-            return Ok(inner);
-        }
-        Ok(Arc::new(BadFile { inner, bad: self.bad.clone() }))
+        Ok(Arc::new(FaultyFile { inner, path: path.to_owned(), on_read: self.on_read.clone() }))
     }
     fn reopen(&self, path: &Path, region: &crate::storage::Region) -> io::Result<Arc<dyn File>> {
         self.inner.reopen(path, region)
@@ -235,7 +306,7 @@ impl Storage for BadBlocks {
     }
 }
 
-impl File for BadFile {
+impl File for FaultyFile {
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
     }
@@ -243,9 +314,7 @@ impl File for BadFile {
         self.inner.set_len(len)
     }
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        if position < self.bad.end && position + buffer.len() as u64 > self.bad.start {
-            return Err(io::Error::other("a bad block"));
-        }
+        (self.on_read)(&self.path, position..position + buffer.len() as u64)?;
         self.inner.read_at(buffer, position)
     }
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
@@ -296,8 +365,7 @@ fn what_the_device_does_not_give_is_a_finding_and_a_repair_leaves_it() {
         (orders.join("partition.checkpoint"), 4096..8192, &["unreadable"]),
         (Path::new(DIR).join("topics/orders.json"), 0..4096, &["unreadable"]),
     ] {
-        let storage: Arc<dyn Storage> =
-            Arc::new(BadBlocks { inner: sim.clone(), path: path.clone(), bad: bad.clone() });
+        let storage: Arc<dyn Storage> = Arc::new(Faulty::bad_block(&sim, &path, bad));
         let report = verified(&storage);
         let names = report.findings().iter().map(VerifyFinding::name).filter(|name| *name != "orphaned-folder");
         let names: Vec<_> = names.collect();
@@ -310,7 +378,7 @@ fn what_the_device_does_not_give_is_a_finding_and_a_repair_leaves_it() {
         assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(&*path)));
         assert!(contents(&(Arc::new(sim.clone()) as Arc<dyn Storage>)) == before, "nothing was done");
     }
-    let storage: Arc<dyn Storage> = Arc::new(BadBlocks { inner: sim, path: segment, bad: bad.clone() });
+    let storage: Arc<dyn Storage> = Arc::new(Faulty::bad_block(&sim, &segment, bad.clone()));
     let report = verified(&storage);
     let ranges: Vec<_> = report.findings().iter().filter_map(VerifyFinding::range).collect();
     assert_eq!(ranges[1], bad, "the very block");
