@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// So many findings are listed, so that the memory of a verification has a bound.
 const MAX_LISTED: usize = 10_000;
@@ -413,6 +413,20 @@ impl<'w> Verification<'w> {
         }
     }
 
+    /// A file can't be opened, or some of it can't be read; `range` is what isn't read then. Answers what is in its place
+    /// if that is no file.
+    pub(crate) fn refused(&mut self, file: &Path, range: Range<u64>, source: io::Error) -> Option<String> {
+        let detail = source.to_string();
+        let error = Error::io("verify", file, source);
+        match error.kind() {
+            ErrorKind::Corruption => return Some(detail),
+            // Nothing is wrong with the log: it isn't the one to tell of.
+            ErrorKind::LimitReached => drop(self.failure.get_or_insert(error)),
+            _ => self.find(VerifyFinding::Unreadable { file: file.to_owned(), range, detail }),
+        }
+        None
+    }
+
     pub(crate) fn mark(&self) -> Mark {
         let report = (self.report.findings.len(), self.report.unlisted);
         Mark { report, findings: self.progress.findings, has_unreadable: self.unreadable.is_some() }
@@ -456,17 +470,17 @@ impl<'w> Verification<'w> {
     /// Tells whoever watches, if it doesn't know that it is over.
     pub(crate) fn tell(&mut self) {
         self.untold = 0;
-        if !self.report.stopped && (self.watch)(&self.progress).is_break() {
+        if !self.is_stopped() && (self.watch)(&self.progress).is_break() {
             self.report.stopped = true;
         }
     }
 
     /// Whether to end here.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.report.stopped
+        self.report.stopped || self.failure.is_some()
     }
 
-    /// What was found.
+    /// What was found; kind `LimitReached` if there was no descriptor to look with.
     pub(crate) fn finish(self) -> Result<VerifyReport> {
         self.failure.map_or(Ok(self.report), Err)
     }

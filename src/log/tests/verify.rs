@@ -346,6 +346,94 @@ impl File for FaultyFile {
     }
 }
 
+/// A log of three segments and a group that has committed, closed.
+fn sound() -> SimStorage {
+    let sim = SimStorage::default();
+    let log = options().open_on(Path::new(DIR), Arc::new(sim.clone()), Clock::default()).unwrap();
+    let topic = log.create_topic("orders", TopicConfig::with_partitions(1)).unwrap();
+    for number in 0..170_u64 {
+        topic.append(Record::new(vec![number as u8; 1000])).unwrap();
+    }
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    consumer.commit_offsets([("orders", 0, 3)]).unwrap();
+    drop(consumer);
+    log.close().unwrap();
+    sim
+}
+
+/// Verifies with each of the opens failing in turn: a log that nobody has open, then one that is. Answers how many
+/// failed.
+fn fail_each_open(error: fn() -> io::Error, mut check: impl FnMut(&str, Result<VerifyReport>)) -> u64 {
+    let mut failed = 0;
+    for is_open in [false, true] {
+        let left = Arc::new(AtomicU64::new(0));
+        let counted = left.clone();
+        let faulty = Faulty::on_open(&sound(), move |_| match counted.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            left => {
+                counted.store(left - 1, Ordering::Relaxed);
+                if left == 1 { Err(error()) } else { Ok(()) }
+            }
+        });
+        let storage: Arc<dyn Storage> = Arc::new(faulty);
+        let stepped = LogOptions { background: Background::Stepped, ..options() };
+        let log = is_open.then(|| stepped.open_on(Path::new(DIR), storage.clone(), Clock::default()).unwrap());
+        for n in 1.. {
+            left.store(n, Ordering::Relaxed);
+            let outcome = match &log {
+                Some(log) => log.verify(),
+                None => {
+                    let mut watch = |_: &_| ControlFlow::Continue(());
+                    let mut verification = Verification::new(&mut watch);
+                    let outcome = options().verify_on(Path::new(DIR), storage.clone(), &mut verification);
+                    outcome.and_then(|()| verification.finish())
+                }
+            };
+            if left.swap(0, Ordering::Relaxed) > 0 {
+                assert!(outcome.unwrap().is_sound(), "there are no more opens");
+                break;
+            }
+            failed += 1;
+            check(&format!("open {n}, {}", if is_open { "open" } else { "closed" }), outcome);
+        }
+    }
+    failed
+}
+
+#[cfg(unix)]
+#[test]
+fn a_lack_of_descriptors_is_an_error_and_no_finding() {
+    let mut told = 0;
+    let failed = fail_each_open(
+        || io::Error::from_raw_os_error(libc::EMFILE),
+        |context, outcome| match outcome {
+            Ok(report) => assert!(report.is_sound(), "{context}: {:?}", report.findings()),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::LimitReached, "{context}: {error}");
+                told += 1;
+            }
+        },
+    );
+    assert!(told > 15, "{told} of {failed}");
+}
+
+#[test]
+fn a_file_that_the_device_does_not_open_is_unreadable_and_not_damaged() {
+    let mut told = 0;
+    let failed = fail_each_open(
+        || io::Error::other("a device that fails"),
+        |context, outcome| match outcome {
+            Ok(report) => {
+                let names: Vec<_> = report.findings().iter().map(VerifyFinding::name).collect();
+                assert!(names.iter().all(|name| *name == "unreadable"), "{context}: {:?}", report.findings());
+                told += names.len();
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{context}: {error}"),
+        },
+    );
+    assert!(told > 15, "{told} of {failed}");
+}
+
 #[test]
 fn what_the_device_does_not_give_is_a_finding_and_a_repair_leaves_it() {
     let sim = SimStorage::default();

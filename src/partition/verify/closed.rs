@@ -73,12 +73,11 @@ impl ClosedPlan {
             verification.find(VerifyFinding::MissingPartition { folder: dir.into() });
             return Ok(None);
         }
-        check_slots(storage, dir, verification);
-        let checkpoint = match Checkpoint::open(storage, dir) {
-            Ok(checkpoint) => checkpoint,
+        let was_told = check_slots(storage, dir, verification);
+        let (checkpoint, refusal) = match Checkpoint::open(storage, dir) {
+            Ok(checkpoint) => (checkpoint, None),
             Err(error) if error.kind() == ErrorKind::UnsupportedFormat => return Ok(None), // That was told.
-            // Where a slot can't be read, that was told too.
-            Err(_) => None,
+            Err(error) => (None, Some(error)),
         };
         let checkpoint = checkpoint.filter(|found| is_owned(found.state(), spec, dir, verification));
         let known = checkpoint.as_ref().map(|checkpoint| *checkpoint.state());
@@ -87,7 +86,11 @@ impl ClosedPlan {
         // What an interrupted deletion left.
         let deleted = opener.bases.windows(2).take_while(|pair| pair[1] <= log_start).count();
         opener.bases.drain(..deleted);
-        let end = find_end(&mut opener, checkpoint.as_ref(), verification)?;
+        let end = match refusal {
+            // It may be sound: nothing is to be made of its loss.
+            Some(error) => unknown_end(&opener, None, error, (!was_told).then_some(verification))?,
+            None => find_end(&mut opener, checkpoint.as_ref(), verification)?,
+        };
 
         let owner = Owner { topic_id: spec.topic_id, number: spec.number };
         let mut segments = Vec::new();
@@ -210,16 +213,28 @@ fn find_end(
         Some(end) => Ok(end),
         None => surveyed_end(opener, checkpoint, verification),
     });
-    Ok(surveyed.unwrap_or_else(|error| {
-        // The next open answers this error; what there is, is read all the same.
-        let file = error.path().unwrap_or(opener.dir).to_owned();
-        verification.find(match error.kind() {
-            ErrorKind::UnsupportedFormat => VerifyFinding::NewerFormat { file, position: 0, detail: error.to_string() },
-            _ => VerifyFinding::Unreadable { file, range: 0..0, detail: error.to_string() },
-        });
-        let offset = known.map_or(u64::MAX, |state| state.offset_ceiling);
-        End { position: None, offset, epoch: None }
-    }))
+    surveyed.or_else(|error| unknown_end(opener, known.as_ref(), error, Some(verification)))
+}
+
+/// Where the next open answers an error, which is told to whom it concerns: what there is, is read all the same. But kind
+/// `LimitReached` says nothing about the partition.
+fn unknown_end(
+    opener: &Opener<'_>,
+    known: Option<&CheckpointState>,
+    error: Error,
+    verification: Option<&mut Verification<'_>>,
+) -> Result<End> {
+    let (file, detail) = (error.path().unwrap_or(opener.dir).to_owned(), error.to_string());
+    let finding = match error.kind() {
+        ErrorKind::LimitReached => return Err(error),
+        ErrorKind::UnsupportedFormat => VerifyFinding::NewerFormat { file, position: 0, detail },
+        _ => VerifyFinding::Unreadable { file, range: 0..0, detail },
+    };
+    if let Some(verification) = verification {
+        verification.find(finding);
+    }
+    let offset = known.map_or(u64::MAX, |state| state.offset_ceiling);
+    Ok(End { position: None, offset, epoch: None })
 }
 
 /// By the clean mark, else by the control page.
