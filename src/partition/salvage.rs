@@ -29,15 +29,14 @@ use std::{io, sync::Arc};
 use crate::{
     error::{Error, ErrorKind, Result},
     partition::{
-        OFFSET_CEILING_STEP,
         checkpoint::{Checkpoint, CheckpointState},
-        control::{ControlPage, LogPosition},
+        control::ControlPage,
         recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment, verify_tail},
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Found, Scan, Source},
         segment::{Segment, SegmentSlot},
         set_aside::{COPY_BYTES, REWRITE_NAME, TornTail, give_up_temporary},
-        survey::{Survey, survey},
+        survey::{Survey, SurveyEnd, Torn, survey},
     },
     segment_header::{DATA_START, Predecessor},
     storage::OpenMode,
@@ -48,24 +47,14 @@ pub(crate) const LOST_CEILING_GAP: u64 = 1 << 32;
 
 /// Opens a partition by scanning it.
 pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_poisoned: bool) -> Result<Recovered> {
-    let known = checkpoint.as_ref().map(|checkpoint| {
-        let mut state = *checkpoint.state();
-        if checkpoint.lost_slot().is_some() {
-            // It may have been the newer one, with a higher ceiling: a step above the end of the frame that needed it.
-            state.offset_ceiling = state.offset_ceiling.saturating_add(2 * OFFSET_CEILING_STEP);
-        }
-        state
-    });
+    let known = checkpoint.as_ref().map(Checkpoint::presumed_state);
     let mut events = Vec::new();
     let log_start_offset = match &known {
         Some(state) => state.log_start_offset,
         None => opener.bases.first().copied().unwrap_or(0),
     };
     opener.note_missing_start(log_start_offset, &mut events);
-    // A checkpoint that was made anew by a recovery that couldn't make anything durable knows of no mark either, and
-    // nothing was appended since.
-    let marked = known.filter(|state| state.durable != LogPosition::START || opener.bases.is_empty());
-    let mut survey = survey(&opener, marked.as_ref())?;
+    let mut survey = survey(&opener, known.as_ref())?;
     events.extend(survey.missing.iter().map(|offsets| RecoveryEvent::SegmentsMissing { offsets: offsets.clone() }));
     report_corruption(&survey, known.as_ref(), &mut events);
     let Ended { end, uncut } = cut(&mut opener, &mut survey, &mut events)?;
@@ -120,27 +109,20 @@ fn report_corruption(survey: &Survey, known: Option<&CheckpointState>, events: &
 
 /// Cuts the torn tail, if there is one, or at least looks no further than it.
 fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEvent>) -> Result<Ended> {
-    let Some((invalid, at)) = survey.torn().map(|(invalid, at)| (invalid.clone(), at)) else {
-        let last = survey.candidates.len().saturating_sub(1);
-        return Ok(Ended { end: (last, survey.end_of(last)), uncut: None });
-    };
-    let reordered = survey.last_valid > (invalid.candidate, at);
-    // A segment that is invalid as a whole goes as a whole; the one before it is then the last.
-    let whole = at < DATA_START;
-    let keep = if whole { invalid.candidate } else { invalid.candidate + 1 };
+    let SurveyEnd { keep, position: end, tail, torn } = survey.ending();
+    let last = keep.saturating_sub(1);
+    let Some(Torn { position, reordered, .. }) = torn else { return Ok(Ended { end: (last, end), uncut: None }) };
     let later = survey.candidates.drain(keep..).map(|candidate| (candidate.base, candidate.path)).collect::<Vec<_>>();
     opener.bases.retain(|base| !later.iter().any(|(gone, _)| gone == base));
-    let last = keep.saturating_sub(1);
     let mut torn = TornTail { cut: None, later: later.into_iter().map(|(_, path)| path).collect() };
-    torn.cut = survey.candidates.get(last).filter(|_| !whole).map(|candidate| (candidate.clone(), at));
+    torn.cut = position.and_then(|position| Some((survey.candidates.get(last)?.clone(), position)));
     let set_aside = torn.set_aside(opener.storage(), opener.dir);
     if let (Some((cut, _)), Some(candidate)) = (&torn.cut, survey.candidates.get_mut(last)) {
         candidate.written.clone_from(&cut.written);
     }
-    survey.tail = invalid.before;
-    let end = if whole { survey.end_of(last) } else { at };
+    survey.tail = tail;
     let file = opener.path(survey.candidates.get(last).map_or(0, |candidate| candidate.base));
-    let mut cut = Cut { file, position: end, end_offset: invalid.before.next_offset, kept_in: Vec::new() };
+    let mut cut = Cut { file, position: end, end_offset: tail.next_offset, kept_in: Vec::new() };
     let uncut = match set_aside {
         Ok(kept_in) => {
             cut.kept_in = kept_in;

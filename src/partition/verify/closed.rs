@@ -18,14 +18,14 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     partition::{
-        Environment, OFFSET_CEILING_STEP, PartitionSpec,
+        Environment, PartitionSpec,
         checkpoint::{self, Checkpoint, CheckpointState},
-        control::{ControlPage, LogPosition, Previous},
+        control::{ControlPage, Previous},
         offset_index::{self, Entry},
-        recovery::{Ending, Opener, Tail},
-        scan::{FileSource, Found, Scan, Source},
+        recovery::{Ending, Opener, Tail, tail_of},
+        scan::{FileSource, Source},
         segment::{base_offset_of, index_path, segment_path},
-        survey::{Survey, survey},
+        survey::survey,
     },
     segment_header::{DATA_START, SegmentHeader},
     storage::{EntryKind, OpenMode, Storage},
@@ -257,16 +257,7 @@ fn last_frames(opener: &Opener<'_>, ending: &Ending) -> Result<Option<Tail>> {
     let read = || {
         let mut source = FileSource::new(opener.storage().open(&path, OpenMode::Read)?)?.until(end);
         let start = last_entry(opener.storage(), &path, header, &mut source).unwrap_or(DATA_START);
-        let mut scan = Scan::verified(header.frame_seed(), start);
-        let (next_offset, last_time_ms) = (header.base_offset, header.base_timestamp_ms);
-        let mut tail = Some(Tail { next_offset, last_time_ms, epoch: 0 });
-        loop {
-            match scan.next_in(&mut source)? {
-                Found::Frame { header: frame, .. } => tail = Tail::behind(header, &frame),
-                Found::Damage { .. } => return Ok(None),
-                Found::End { position } => return Ok(tail.filter(|_| position == end && source.len() == end)),
-            }
-        }
+        tail_of(header, &mut source, start, end)
     };
     read().map_err(|source| Error::io("read", &path, source))
 }
@@ -295,15 +286,8 @@ fn surveyed_end(
     checkpoint: Option<&Checkpoint>,
     verification: &mut Verification<'_>,
 ) -> Result<End> {
-    let known = checkpoint.map(|checkpoint| {
-        let mut state = *checkpoint.state();
-        if checkpoint.lost_slot().is_some() {
-            state.offset_ceiling = state.offset_ceiling.saturating_add(2 * OFFSET_CEILING_STEP);
-        }
-        state
-    });
-    let marked = known.filter(|state| state.durable != LogPosition::START || opener.bases.is_empty());
-    let found = survey(opener, marked.as_ref())?;
+    let known = checkpoint.map(Checkpoint::presumed_state);
+    let found = survey(opener, known.as_ref())?;
     for offsets in found.missing.iter().filter(|offsets| known.is_some() && !offsets.is_empty()) {
         // Those between two segments the walk tells as well.
         if offsets.end >= found.tail.next_offset && found.candidates.last().is_none_or(|last| last.base < offsets.end) {
@@ -311,28 +295,17 @@ fn surveyed_end(
             verification.find(VerifyFinding::SegmentsMissing { folder, offsets });
         }
     }
-    let (position, tail) = cut(opener, &found, verification);
-    let offset = match &known {
-        Some(state) => tail.next_offset.max(state.offset_ceiling),
-        None => tail.next_offset,
-    };
+    let ending = found.ending();
+    if let Some(torn) = ending.torn {
+        // It is told, and left out.
+        let goes: Vec<u64> = found.candidates[ending.keep..].iter().map(|candidate| candidate.base).collect();
+        opener.bases.retain(|base| !goes.contains(base));
+        let file = found.candidates[torn.candidate].path.clone();
+        let (position, end_offset) = (torn.position.unwrap_or(0), ending.tail.next_offset);
+        verification.find(VerifyFinding::TornTail { file, position, end_offset });
+    }
+    let next_offset = ending.tail.next_offset;
+    let offset = known.map_or(next_offset, |state| next_offset.max(state.offset_ceiling));
+    let position = Some(ending.position).filter(|&end| end >= DATA_START);
     Ok(End { position, offset, epoch: None })
-}
-
-/// Tells what would be cut, and leaves it out.
-fn cut(opener: &mut Opener<'_>, found: &Survey, verification: &mut Verification<'_>) -> (Option<u64>, Tail) {
-    let Some((invalid, at)) = found.torn() else {
-        let last = found.candidates.len().checked_sub(1);
-        return (last.map(|last| found.end_of(last)).filter(|&end| end >= DATA_START), found.tail);
-    };
-    let whole = at < DATA_START;
-    let keep = if whole { invalid.candidate } else { invalid.candidate + 1 };
-    let goes: Vec<u64> = found.candidates[keep..].iter().map(|candidate| candidate.base).collect();
-    opener.bases.retain(|base| !goes.contains(base));
-    let file = found.candidates[invalid.candidate].path.clone();
-    let (position, end_offset) = (if whole { 0 } else { at }, invalid.before.next_offset);
-    verification.find(VerifyFinding::TornTail { file, position, end_offset });
-    let last = keep.checked_sub(1);
-    let end = if whole { last.map(|last| found.end_of(last)) } else { Some(at) };
-    (end.filter(|&end| end >= DATA_START), invalid.before)
 }
