@@ -28,10 +28,10 @@ use super::{
     Environment, PartitionSpec,
     offset_index::{self, Entry, OffsetIndex, replace_file},
     recovery::zero_behind,
-    scan::{FileSource, Found, Scan, Source, first_nonzero},
+    scan::{FileSource, Found, Scan, first_nonzero},
     segment::{index_path, time_index_path},
     set_aside::{copy_aside, is_copy},
-    time_index::{self, BlockBuilder, Bond, Coverage},
+    time_index::{self, Bond, Coverage},
     verify::{ClosedPlan, ClosedSegment, Damaged},
 };
 use crate::{
@@ -200,34 +200,17 @@ impl Repair<'_> {
         let (header, end, storage) = (&segment.header, segment.end, self.storage);
         let path = index_path(&segment.path);
         let index = OffsetIndex::create(storage, &path, header.segment_id, end, end, false)?;
-        let (mut blocks, mut builder, mut next_entry) = (Vec::new(), BlockBuilder::default(), DATA_START);
-        let mut scan = || -> io::Result<()> {
+        let mut next_entry = DATA_START;
+        let mut walk = || {
             let mut source = FileSource::new(storage.open(&segment.path, OpenMode::Read)?)?.until(end);
-            let mut scan = Scan::verified(header.frame_seed(), DATA_START);
-            loop {
-                let (position, found) = match scan.next_in(&mut source)? {
-                    Found::Frame { header, .. } if header.is_filler() => continue,
-                    Found::Frame { position, header } => (position, header),
-                    Found::Damage { range, .. } => {
-                        // Where no filler fits.
-                        let behind = blocks.last().map_or(0, |block: &time_index::Block| block.relative_offset);
-                        blocks.extend(builder.add(range.start, behind, i64::MAX));
-                        continue;
-                    }
-                    Found::End { .. } => return Ok(()),
-                };
+            time_index::blocks_of_frames(header, &mut source, end, |position, frame| {
                 if position >= next_entry {
-                    index.append(Entry { relative_offset: found.relative_offset, position });
+                    index.append(Entry { relative_offset: frame.relative_offset, position });
                     next_entry = position + offset_index::INTERVAL_BYTES;
                 }
-                let append_ms = header.base_timestamp_ms.saturating_add(found.relative_time_ms.into());
-                let bytes = source.at(position, found.frame_bytes())?;
-                let greatest_ms = time_index::greatest_time_of(&found, bytes, append_ms);
-                blocks.extend(builder.add(position, found.relative_offset, greatest_ms));
-            }
+            })
         };
-        scan().map_err(|source| Error::io("read", &segment.path, source))?;
-        blocks.extend(builder.finish());
+        let blocks = walk().map_err(|source: io::Error| Error::io("read", &segment.path, source))?;
         let times = time_index_path(&segment.path);
         let save = || {
             index.save(storage, &path)?;
