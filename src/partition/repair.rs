@@ -153,7 +153,6 @@ impl Repair<'_> {
             let file = self.storage.open(path, OpenMode::ReadWrite)?;
             let there = range.start..range.end.min(file.len()?);
             let mut source = FileSource::new(file.clone())?.until(there.end);
-            refuse_frames(&mut source, header, there.start)?;
             let mut kept_in = None;
             if first_nonzero(&mut source, there.start)?.is_some() {
                 let name = format!("{:020}.damaged-{}", header.base_offset, range.start);
@@ -163,6 +162,8 @@ impl Repair<'_> {
                 }
                 kept_in = Some(copy);
             }
+            // Behind the copy: a device that gives the right bytes again may have done so for that.
+            refuse_frames(FileSource::new(file.clone())?.until(there.end), header, there.start)?;
             if there.end < range.end {
                 // The file was cut: what the next segment says was there is zeros now, and then fillers.
                 file.set_len(range.end)?;
@@ -224,10 +225,10 @@ impl Repair<'_> {
 }
 
 /// An error if there is a valid frame from `start` on: whoever found damage there was given other bytes.
-fn refuse_frames(source: &mut FileSource, header: &SegmentHeader, start: u64) -> io::Result<()> {
+fn refuse_frames(mut source: FileSource, header: &SegmentHeader, start: u64) -> io::Result<()> {
     let mut scan = Scan::verified(header.frame_seed(), start);
     loop {
-        match scan.next_in(source)? {
+        match scan.next_in(&mut source)? {
             Found::Frame { .. } => return Err(io::Error::other("the device gives other bytes than before")),
             Found::Damage { .. } => {}
             Found::End { .. } => return Ok(()),

@@ -147,7 +147,7 @@ fn a_repair_sets_nothing_aside_that_could_not_be_read_for_a_moment() {
         let sim = made.crash(Crash::Power, &mut Sequence::new(0));
         let count = Arc::new(AtomicU64::new(0));
         let counted = count.clone();
-        let storage: Arc<dyn Storage> = Arc::new(Faulty::on_read(&sim, move |path, _| {
+        let storage: Arc<dyn Storage> = Arc::new(Faulty::on_read(&sim, move |path, _, _| {
             let is_segment = path.extension().is_some_and(|extension| extension == "log");
             let number = if is_segment { counted.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
             // The window, and all blocks of it.
@@ -213,8 +213,9 @@ fn copies_are_exact_and_made_before_anything_changes() {
     assert_eq!(copies, 5);
 }
 
-/// Says which of a file's bytes the device doesn't give, or why the file can't be opened.
-type OnRead = dyn Fn(&Path, Range<u64>) -> io::Result<()> + Send + Sync;
+/// What a device makes of bytes that are read from a position of a file.
+type OnRead = dyn Fn(&Path, u64, &mut [u8]) -> io::Result<()> + Send + Sync;
+/// Says why a file can't be opened.
 type OnOpen = dyn Fn(&Path) -> io::Result<()> + Send + Sync;
 
 /// A storage that can't open everything, or whose device doesn't give everything.
@@ -227,12 +228,12 @@ struct Faulty {
 
 impl Faulty {
     fn on_open(inner: &SimStorage, on_open: impl Fn(&Path) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self { inner: inner.clone(), on_open: Arc::new(on_open), on_read: Arc::new(|_, _| Ok(())) }
+        Self { inner: inner.clone(), on_open: Arc::new(on_open), on_read: Arc::new(|_, _, _| Ok(())) }
     }
 
     fn on_read(
         inner: &SimStorage,
-        on_read: impl Fn(&Path, Range<u64>) -> io::Result<()> + Send + Sync + 'static,
+        on_read: impl Fn(&Path, u64, &mut [u8]) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         Self { inner: inner.clone(), on_open: Arc::new(|_| Ok(())), on_read: Arc::new(on_read) }
     }
@@ -240,8 +241,8 @@ impl Faulty {
     /// Some bytes of one file are never given.
     fn bad_block(inner: &SimStorage, path: &Path, bad: Range<u64>) -> Self {
         let path = path.to_owned();
-        Self::on_read(inner, move |read, range| {
-            let is_bad = read == path && range.start < bad.end && range.end > bad.start;
+        Self::on_read(inner, move |read, position, bytes| {
+            let is_bad = read == path && position < bad.end && position + bytes.len() as u64 > bad.start;
             if is_bad { Err(io::Error::other("a bad block")) } else { Ok(()) }
         })
     }
@@ -314,8 +315,9 @@ impl File for FaultyFile {
         self.inner.set_len(len)
     }
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        (self.on_read)(&self.path, position..position + buffer.len() as u64)?;
-        self.inner.read_at(buffer, position)
+        let read = self.inner.read_at(buffer, position)?;
+        (self.on_read)(&self.path, position, &mut buffer[..read])?;
+        Ok(read)
     }
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.inner.write_all_at(bytes, position)
@@ -400,6 +402,48 @@ fn fail_each_open(error: fn() -> io::Error, mut check: impl FnMut(&str, Result<V
     failed
 }
 
+/// A device that gives other bytes for some time. What is copied and compared later on may be what was written.
+#[test]
+fn a_repair_sets_nothing_aside_that_is_sound_when_it_is_copied() {
+    const AT: u64 = 4192 + 1040 + 700;
+    let segment = Path::new(DIR).join("orders-0/00000000000000000000.log");
+    let (mut n, mut set_aside, mut refused) = (0, 0, 0);
+    loop {
+        n += 1;
+        let sim = sound();
+        let good = sim.read(&segment, u64::MAX).unwrap();
+        let left = Arc::new(AtomicU64::new(n));
+        let (path, counted) = (segment.clone(), left.clone());
+        let storage: Arc<dyn Storage> = Arc::new(Faulty::on_read(&sim, move |read, position, bytes| {
+            let at = AT.checked_sub(position).and_then(|at| bytes.get_mut(at as usize)).filter(|_| read == path);
+            if let Some(byte) = at.filter(|_| counted.load(Ordering::Relaxed) > 0) {
+                counted.fetch_sub(1, Ordering::Relaxed);
+                *byte ^= 4;
+            }
+            Ok(())
+        }));
+        match repair(&storage) {
+            Ok(report) => {
+                for action in report.actions() {
+                    let RepairAction::SetAside { range, kept_in: Some(copy), .. } = action else { continue };
+                    let range = range.start as usize..range.end as usize;
+                    assert!(sim.read(copy, u64::MAX).unwrap() != good[range], "{n} reads: {action}");
+                    set_aside += 1;
+                }
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Io, "{n} reads: {error}");
+                assert!(sim.read(&segment, u64::MAX).unwrap() == good, "{n} reads: {error}");
+                refused += 1;
+            }
+        }
+        if left.load(Ordering::Relaxed) > 0 {
+            break;
+        }
+    }
+    assert!(refused > 0 && set_aside > 0 && n > 5, "{refused} and {set_aside} of {n}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_lack_of_descriptors_is_an_error_and_no_finding() {
@@ -466,6 +510,17 @@ fn what_the_device_does_not_give_is_a_finding_and_a_repair_leaves_it() {
         assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(&*path)));
         assert!(contents(&(Arc::new(sim.clone()) as Arc<dyn Storage>)) == before, "nothing was done");
     }
+    // Others use it meanwhile.
+    let storage: Arc<dyn Storage> = Arc::new(Faulty::bad_block(&sim, &segment, bad.clone()));
+    let log = options().open_on(Path::new(DIR), storage, Clock::default()).unwrap();
+    let partition = log.topic("orders").unwrap().partition(0).unwrap();
+    for report in [log.verify(), partition.verify()] {
+        let report = report.unwrap();
+        let names: Vec<_> = report.findings().iter().map(VerifyFinding::name).collect();
+        assert_eq!(names, ["corruption", "unreadable"], "{:?}", report.findings());
+        assert_eq!(report.findings()[1].range(), Some(bad.clone()));
+    }
+    log.close().unwrap();
     let storage: Arc<dyn Storage> = Arc::new(Faulty::bad_block(&sim, &segment, bad.clone()));
     let report = verified(&storage);
     let ranges: Vec<_> = report.findings().iter().filter_map(VerifyFinding::range).collect();
