@@ -142,9 +142,9 @@ impl TopicConfig {
     /// spans (see [`segment_age`](TopicConfig::segment_age)). When all records of the active segment are older, it is
     /// ended and goes too. `Duration::MAX`: for ever. Default: the log's.
     ///
-    /// Ages are counted by the system's clock. If that jumps ahead, records are older by as much, and go. If it jumps
-    /// back, none goes early; those that were appended at a time that lies ahead now stay until that has passed by the
-    /// age.
+    /// Ages are counted by the system's clock. If that jumps while the log is open, ahead or back, none goes early; those
+    /// that were appended at a time that lies ahead now stay until that has passed by the age. A jump ahead between two
+    /// processes looks like a machine that was off: records are older by as much, and go.
     pub fn retention_age(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.retention_ms = age.into().map(milliseconds);
         self

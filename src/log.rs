@@ -112,6 +112,9 @@ impl Log {
     ///   [told](Finding::CommitsBeyondEnd).)
     /// - The folder itself may be a link or a mount. In it links aren't followed, and pipes and devices not opened: one in
     ///   the place of a file or folder is refused, and what it leads to is neither read nor changed.
+    /// - The system is Linux, which all of this is tested on. For macOS and Windows the code is type-checked alone:
+    ///   they aren't supported yet. On Windows a close leaves no clean mark, as no file is cut there while it is mapped:
+    ///   the next open looks for the end as it does behind a kill.
     /// - A media error on a mapped page ends the process: that is how systems report it. Recovery reads files without
     ///   mapping them and reports such errors instead.
     ///

@@ -287,7 +287,7 @@ impl ConsumerBuilder {
             subscription,
             assigned: Vec::new(),
             lost: BTreeMap::new(),
-            deleted: Vec::new(),
+            topics_had: BTreeMap::new(),
             on_rebalance: self.on_rebalance,
             turns: Turns::default(),
             signal,

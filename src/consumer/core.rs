@@ -43,8 +43,9 @@ pub(crate) struct Core {
     pub(super) assigned: Vec<Assigned>,
     /// By topic: numbers of partitions that were assigned once and aren't any more.
     pub(super) lost: BTreeMap<Box<str>, BTreeSet<u32>>,
-    /// The names, told apart by their place in memory, of topics that were assigned once and are deleted.
-    pub(super) deleted: Vec<Arc<str>>,
+    /// The names of topics that were ever assigned, by their place in memory: that tells a topic from one of the same
+    /// name that was there before.
+    pub(super) topics_had: BTreeMap<usize, Arc<str>>,
     pub(super) on_rebalance: Option<Callback>,
     pub(super) turns: Turns,
     pub(super) signal: Arc<Signal>,
@@ -183,6 +184,10 @@ impl Core {
     /// Adds partitions, which aren't among the others.
     pub(super) fn assign(&mut self, partitions: Vec<Assigned>) {
         if !partitions.is_empty() {
+            // Nobody else has a record any more of a topic whose name is held here alone.
+            self.topics_had.retain(|_, name| Arc::strong_count(name) > 1);
+            let names = partitions.iter().map(|assigned| &assigned.partition().spec().topic);
+            self.topics_had.extend(names.map(|name| (place_of(name), name.clone())));
             self.assigned.extend(partitions);
             self.assigned.sort_by(|one, other| one.key().cmp(&other.key()));
         }
@@ -282,7 +287,13 @@ impl Core {
 
     /// Kind `UnknownTopic` for a record of a topic that was deleted: one of that name may be another.
     pub(super) fn check_topic(&self, record: &RecordRef<'_>) -> Result<()> {
-        if self.deleted.iter().any(|deleted| Arc::ptr_eq(deleted, record.topic_name())) {
+        let name = record.topic_name();
+        let assigned = self.find(record.topic(), record.partition()).map(|at| self.assigned[at].partition());
+        if assigned.is_some_and(|assigned| Arc::ptr_eq(&assigned.spec().topic, name)) {
+            return Ok(());
+        }
+        let is_of_now = || self.topics.get(name).is_ok_and(|topic| Arc::ptr_eq(&topic.name, name));
+        if self.topics_had.contains_key(&place_of(name)) && !is_of_now() {
             return Err(Repr::UnknownTopic { topic: record.topic().into() }.into());
         }
         Ok(())
@@ -310,4 +321,9 @@ impl Core {
     pub(super) fn check_open(&self) -> Result<()> {
         if self.topics.changes().is_closed() { Err(Repr::Closed.into()) } else { Ok(()) }
     }
+}
+
+/// What tells a name from another one with the same text, as long as somebody holds it.
+fn place_of(name: &Arc<str>) -> usize {
+    Arc::as_ptr(name).cast::<u8>().addr()
 }

@@ -183,11 +183,6 @@ impl Core {
         let gone = self.unassign(gone);
         for assigned in &gone {
             self.lost.entry(assigned.topic().into()).or_default().insert(assigned.number());
-            let name = &assigned.partition().spec().topic;
-            let is_known = || self.deleted.iter().any(|other| Arc::ptr_eq(other, name));
-            if assigned.partition().check_exists().is_err() && !is_known() {
-                self.deleted.push(name.clone());
-            }
         }
         gone
     }

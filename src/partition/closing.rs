@@ -79,6 +79,8 @@ impl PartitionLog {
 
     /// Makes everything durable and says so in the checkpoint.
     fn finish(&self) -> Result<()> {
+        // Whoever sets it aside right now has done so when the lock comes free.
+        *self.torn.lock() = None;
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let (active, end, next_offset, last_time_ms) = {
             let mut writer = self.writer()?;
@@ -96,6 +98,11 @@ impl PartitionLog {
         }
         if self.has_torn_tail() {
             // Nothing was appended. The next open finds it as this one did.
+            return Ok(());
+        }
+        if cfg!(windows) {
+            // No file is cut there while it is mapped, and readers keep it mapped as long as they like. All is on the
+            // device; without a mark the next open looks for the end.
             return Ok(());
         }
         active.seal_index(&*self.env.storage);

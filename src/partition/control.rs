@@ -97,8 +97,6 @@ pub(crate) struct Previous {
     pub(crate) next_offset: u64,
     /// Nothing was ever stored at or behind this place.
     pub(crate) reserved: LogPosition,
-    /// A sync was running.
-    pub(crate) was_syncing: bool,
     /// The id of the segment that the commit word names, and who its file is.
     pub(crate) segment_id: u64,
     segment_identity: [u64; IDENTITY_WORDS],
@@ -124,6 +122,8 @@ pub(crate) struct PreviousPage {
     pub(crate) believed: Option<Previous>,
     /// A sync had failed. Believed even where nothing else is: an undeserved repair costs time, a missed one data.
     pub(crate) poisoned: bool,
+    /// A sync was running. Believed as well, for the same reason: it may have failed.
+    pub(crate) syncing: bool,
 }
 
 /// The mapped page of a partition that is open.
@@ -136,7 +136,7 @@ impl ControlPage {
     /// Reads what an earlier process left, with `pread`. What can't be read isn't there, but where there is no descriptor
     /// to read with: it may be poisoned.
     pub(crate) fn read_previous(storage: &dyn Storage, dir: &Path) -> Result<PreviousPage> {
-        let nothing = PreviousPage { believed: None, poisoned: false };
+        let nothing = PreviousPage { believed: None, poisoned: false, syncing: false };
         let path = dir.join(FILE_NAME);
         let file = match storage.open(&path, OpenMode::Read) {
             Ok(file) => file,
@@ -151,15 +151,15 @@ impl ControlPage {
         for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
         }
-        let poisoned = words[POISONED] == POISON;
+        let (poisoned, syncing) = (words[POISONED] == POISON, words[SYNCING] == SYNC_RUNS);
         let page_identity = &words[PAGE_IDENTITY..SEGMENT_IDENTITIES];
         let same_page = words[MAGIC_WORD] == MAGIC
             && file.identity().ok().flatten().is_some_and(|identity| identity_words(identity) == page_identity)
             && words[CHECK_WORD] == check(page_identity);
         if !same_page {
-            return Ok(PreviousPage { believed: None, poisoned });
+            return Ok(PreviousPage { believed: None, poisoned, syncing });
         }
-        Ok(PreviousPage { believed: Self::decode(&words), poisoned })
+        Ok(PreviousPage { believed: Self::decode(&words), poisoned, syncing })
     }
 
     fn decode(words: &[u64; PAGE_BYTES / 8]) -> Option<Previous> {
@@ -176,7 +176,6 @@ impl ControlPage {
             committed,
             next_offset: words[NEXT_OFFSET],
             reserved: LogPosition::from_word(words[RESERVED]),
-            was_syncing: words[SYNCING] == SYNC_RUNS,
             segment_id,
             segment_identity: identity.try_into().ok()?,
         })

@@ -28,7 +28,10 @@ use std::{
 
 use crate::{
     error::{Error, Result, is_out_of_files},
-    partition::segment::TEMPORARY_EXTENSION,
+    partition::{
+        scan::{FileSource, Source},
+        segment::TEMPORARY_EXTENSION,
+    },
     storage::{EntryKind, File, OpenMode, Region, Storage, anonymous_region},
 };
 
@@ -141,8 +144,9 @@ impl OffsetIndex {
         Some(index)
     }
 
-    /// The index of an active segment of which `end` bytes are used, as a killed writer or a clean close left it, with
-    /// space for these. Entries at or behind `end` go.
+    /// The index of an active segment of which `end` bytes are used, as a killed writer, a clean close or a power cut
+    /// left it, with space for these. Entries at or behind `end` go; so do those behind a page that never reached the
+    /// device.
     pub(crate) fn open_active(
         storage: &dyn Storage,
         path: &Path,
@@ -156,30 +160,34 @@ impl OffsetIndex {
             file.set_len(len).ok()?;
         }
         let index = Self::map(&*file, segment_id).ok()??;
-        // Not through the map: on tmpfs, even looking at a hole there takes space, or ends the process.
-        let entry = |at: usize| {
-            let mut word = [0; ENTRY_BYTES as usize];
-            let position = (HEADER_WORDS + at) as u64 * ENTRY_BYTES;
-            file.read_at(&mut word, position).ok().map(|_| u64::from_le_bytes(word))
-        };
-        let inside = |word: u64| word != 0 && Entry::from_word(word).position < end;
-        let (mut count, mut beyond) = (0, index.region.words()[HEADER_WORDS..].len());
-        while count < beyond {
-            let middle = count + (beyond - count) / 2;
-            if inside(entry(middle)?) { count = middle + 1 } else { beyond = middle }
-        }
-        let mut stale = count;
-        while entry(stale)? != 0 {
-            // It isn't zero, so it isn't in a hole.
-            index.region.words().get(HEADER_WORDS + stale)?.store(0, Ordering::Relaxed);
-            stale += 1;
-        }
+        let count = ascending(&file, end).ok()?;
+        index.clear(&*file, HEADER_WORDS + count).ok()?;
         let reserved = pages(index_bytes(end)).min(len);
         file.reserve(0..reserved).ok()?;
         index.reserved.store(reserved, Ordering::Relaxed);
         index.word(SEAL, 0);
         index.count.store(count, Ordering::Release);
         Some(index)
+    }
+
+    /// Makes all words zero from `at` on.
+    fn clear(&self, file: &dyn File, at: usize) -> io::Result<()> {
+        let mut bytes = [0; 4096];
+        let mut position = at as u64 * ENTRY_BYTES;
+        while let Some(data) = file.next_data(position)? {
+            let first = data / ENTRY_BYTES;
+            let words = usize::try_from(first).ok().and_then(|first| self.region.words().get(first..));
+            let read = file.read_at(&mut bytes, first * ENTRY_BYTES)?;
+            let found = bytes[..read].chunks_exact(ENTRY_BYTES as usize);
+            // What isn't zero isn't in a hole.
+            let stale = words.unwrap_or_default().iter().zip(found).filter(|(_, found)| *found != [0; 8]);
+            stale.for_each(|(word, _)| word.store(0, Ordering::Relaxed));
+            if read < bytes.len() {
+                break;
+            }
+            position = first * ENTRY_BYTES + read as u64;
+        }
+        Ok(())
     }
 
     /// A copy in memory of an index as [`seal`](OffsetIndex::seal) leaves it, for the segment of which `end` bytes are used.
@@ -320,6 +328,28 @@ pub(crate) fn replace_file<T>(
     make().inspect_err(|_| drop(storage.remove_file(&temporary)))
 }
 
+/// How many entries an unsealed index begins with, that of a segment of which `end` bytes are used: up to the first
+/// that isn't greater than the one before it.
+///
+/// Not through the map: on tmpfs, even looking at a hole there takes space, or ends the process.
+fn ascending(file: &Arc<dyn File>, end: u64) -> io::Result<usize> {
+    let mut source = FileSource::new(file.clone())?.until(index_bytes(end));
+    let (mut count, mut last) = (0, None::<Entry>);
+    loop {
+        let mut word = [0; ENTRY_BYTES as usize];
+        let stored = source.at((HEADER_WORDS + count) as u64 * ENTRY_BYTES, word.len())?;
+        word[..stored.len()].copy_from_slice(stored);
+        let entry = Entry::from_word(u64::from_le_bytes(word));
+        let ascends = entry.position != 0
+            && entry.position < end
+            && last.is_none_or(|last| last.position < entry.position && last.relative_offset < entry.relative_offset);
+        if !ascends {
+            return Ok(count);
+        }
+        (count, last) = (count + 1, Some(entry));
+    }
+}
+
 /// The most that the index of a segment of this size takes, header included.
 fn index_bytes(segment_bytes: u64) -> u64 {
     (HEADER_WORDS as u64 + segment_bytes / INTERVAL_BYTES + 1) * ENTRY_BYTES
@@ -362,6 +392,37 @@ mod tests {
         new.append(entry);
         new.seal(&storage, path);
         assert_eq!(OffsetIndex::open_sealed(&storage, path, 1).unwrap().unwrap().last(), Some(entry));
+    }
+
+    /// Pages that the device didn't get are zeros, or what was there before.
+    #[test]
+    fn an_index_with_a_hole_ends_there() {
+        const SEGMENT_BYTES: u64 = 64 << 20;
+        const PAGE_ENTRIES: usize = 4096 / ENTRY_BYTES as usize;
+        let storage = SimStorage::default();
+        storage.create_dir_all(Path::new("/data")).unwrap();
+        let path = Path::new("/data/00000000000000000000.index");
+        let entry = |at: usize| Entry { relative_offset: at as u32 * 7, position: 4192 + at as u64 * 4200 };
+        let count = 3 * PAGE_ENTRIES;
+        let open = |end| OffsetIndex::open_active(&storage, path, 1, SEGMENT_BYTES, end).unwrap();
+        // A page and where in it the index is no longer what it was; both for the log as it was, and as it was cut.
+        for hole in [[0; 4096].as_slice(), &entry(10).to_word().to_le_bytes()] {
+            for cut in [count, PAGE_ENTRIES] {
+                let index = OffsetIndex::create(&storage, path, 1, SEGMENT_BYTES, SEGMENT_BYTES, true).unwrap();
+                (0..count).for_each(|at| index.append(entry(at)));
+                storage.open(path, OpenMode::ReadWrite).unwrap().write_all_at(hole, 4096).unwrap();
+                let intact = cut.min(PAGE_ENTRIES - HEADER_WORDS);
+                let opened = open(entry(cut).position);
+                assert_eq!((opened.entries().len(), opened.last()), (intact, Some(entry(intact - 1))));
+                // Nothing comes back when it grows again.
+                opened.append(entry(intact));
+                drop(opened);
+                assert_eq!(open(entry(count).position).entries().len(), intact + 1);
+                let stored = storage.read(path, u64::MAX).unwrap();
+                let behind = (HEADER_WORDS + intact + 1) * ENTRY_BYTES as usize;
+                assert!(stored[behind..].iter().all(|&byte| byte == 0));
+            }
+        }
     }
 
     #[test]

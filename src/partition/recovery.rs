@@ -123,7 +123,8 @@ fn recover(opener: Opener<'_>, checkpoint: Option<Checkpoint>, page: &PreviousPa
                 return Ok(recovered.with_checkpoint(checkpoint));
             }
             let state = checkpoint.state();
-            if let Some(mut found) = page.believed.map_or(Ok(None), |previous| opener.resume(&previous, state))? {
+            let resumed = page.believed.map(|previous| opener.resume(&previous, page.syncing, state));
+            if let Some(mut found) = resumed.unwrap_or(Ok(None))? {
                 let log_start_offset = state.log_start_offset;
                 opener.note_missing_start(log_start_offset, &mut found.events);
                 return opener.settle(found, Some(checkpoint), log_start_offset);
@@ -132,9 +133,9 @@ fn recover(opener: Opener<'_>, checkpoint: Option<Checkpoint>, page: &PreviousPa
         }
         other => other,
     };
-    // A sync that its process didn't see the end of may have failed.
-    let poisoned = page.poisoned || page.believed.is_some_and(|previous| previous.was_syncing);
-    salvage::open(opener, checkpoint, poisoned)
+    // What a sync was at when its process was killed doesn't verify, or isn't on the device.
+    let failed = page.believed.is_some() && page.syncing;
+    salvage::open(opener, checkpoint, PreviousPage { poisoned: page.poisoned || failed, ..*page })
 }
 
 /// A partition that was found by its clean mark; wants only its checkpoint.
@@ -370,20 +371,18 @@ impl Opener<'_> {
     }
 
     /// The partition as the control page describes it, if its files are the page's and the last frames verify.
-    fn resume(&self, previous: &Previous, known: &CheckpointState) -> Result<Option<Unsettled>> {
+    fn resume(&self, previous: &Previous, was_syncing: bool, known: &CheckpointState) -> Result<Option<Unsettled>> {
         let Some(Ending { base, file, header, end }) = self.page_end(previous, known)? else { return Ok(None) };
         let len = file.len().map_err(|source| Error::io("read the length of", self.path(base), source))?;
         let active = self.map_active(header, self.path(base), file.clone(), end.file_position())?;
         let Some(tail) = verify_tail(&active, end.file_position()) else { return Ok(None) };
         let mut slots = self.sealed_slots();
         slots.push(Arc::new(SegmentSlot::opened(active.clone())));
-        let in_doubt = match previous.was_syncing {
+        let in_doubt = match was_syncing {
             true => self.in_doubt(known.durable, &slots, &active, end.file_position())?,
-            false => Vec::new(),
+            false => Some(Vec::new()),
         };
-        if !in_doubt.iter().all(Doubt::verifies) {
-            return Ok(None);
-        }
+        let Some(in_doubt) = in_doubt.filter(|doubts| doubts.iter().all(Doubt::verifies)) else { return Ok(None) };
         let bound =
             if previous.reserved.sequence() == end.sequence() { previous.reserved.file_position() } else { len };
         zero_behind(&file, end.file_position(), bound)
@@ -410,21 +409,21 @@ impl Opener<'_> {
     }
 
     /// What a sync was at that its process didn't see the end of. If it has failed, all of that counts as clean, no later
-    /// sync would write it, and none would tell.
+    /// sync would write it, and none would tell. `None` if a segment's header is damaged, which the scan looks into.
     fn in_doubt(
         &self,
         durable: LogPosition,
         slots: &[Arc<SegmentSlot>],
         active: &Segment,
         end: u64,
-    ) -> Result<Vec<Doubt>> {
+    ) -> Result<Option<Vec<Doubt>>> {
         // What the last frames say was durable when they were written saves reading all behind the checkpoint's mark.
         let claimed = claimed_durable(active, end);
         let (mut doubts, mut next) = (Vec::new(), None::<SegmentHeader>);
         for slot in slots.iter().rev() {
             let open = slot.held_file().map_or_else(|| self.storage().open(&slot.path, OpenMode::Read), Ok);
             let file = open.map_err(|source| Error::io("open the segment", &slot.path, source))?;
-            let header = slot.header(self.storage(), self.spec)?;
+            let Some(header) = slot.header_if_intact(self.storage(), self.spec)? else { return Ok(None) };
             let end = next.map_or(Some(end), |next| {
                 let before = next.predecessor.filter(|before| before.segment_id == header.segment_id)?;
                 Some(before.end_position)
@@ -439,7 +438,7 @@ impl Opener<'_> {
             }
             next = Some(header);
         }
-        Ok(doubts)
+        Ok(Some(doubts))
     }
 
     /// Whether the last segment is the empty successor of the one that the page names as active.
@@ -462,7 +461,8 @@ impl Opener<'_> {
         }
     }
 
-    /// Maps the active segment and its index; the latter is made anew if it isn't what it should be.
+    /// Maps the active segment and its index; the latter is made anew if it isn't what it should be. Frames are read
+    /// with `pread`: what the device doesn't give has no entries in the index then, and the process goes on.
     pub(crate) fn map_active(
         &self,
         header: SegmentHeader,
@@ -470,20 +470,25 @@ impl Opener<'_> {
         file: Arc<dyn File>,
         end: u64,
     ) -> Result<Arc<Segment>> {
-        let segment = Segment::open_active(header, path, file, self.spec.segment_file_bytes(), self.env)?;
-        let index = self.active_index(&segment, end)?;
-        segment.fill_index(&index, end);
+        let segment = Segment::open_active(header, path, file.clone(), self.spec.segment_file_bytes(), self.env)?;
+        let failed = |source| Error::io("read the length of", &segment.path, source);
+        let mut frames = FileSource::new(file).map_err(failed)?.until(end);
+        let index = self.active_index(&segment, &mut frames)?;
+        // Whoever reads there is told; lookups walk further.
+        let _ = segment.fill_index(&index, &mut frames);
         segment.set_index(index);
         Ok(Arc::new(segment))
     }
 
     /// The index of the active segment: the one that is there, a new one, or, where the disk is too full for either, one
     /// that lives in memory.
-    fn active_index(&self, segment: &Segment, end: u64) -> Result<OffsetIndex> {
+    fn active_index(&self, segment: &Segment, frames: &mut FileSource) -> Result<OffsetIndex> {
         let path = index_path(&segment.path);
-        let (id, len) = (segment.header.segment_id, segment.region.len() as u64);
+        let (id, len, end) = (segment.header.segment_id, segment.region.len() as u64, frames.len());
         let make = |persistent| OffsetIndex::create(self.storage(), &path, id, len, end, persistent);
-        let ours = |index: &OffsetIndex| index.last().is_none_or(|entry| segment.names_a_frame(entry, end));
+        // What can't be read speaks against none.
+        let mut names_a_frame = |entry| segment.names_a_frame_in(entry, frames).unwrap_or(true);
+        let mut ours = |index: &OffsetIndex| index.last().is_none_or(&mut names_a_frame);
         if self.env.positional_appends {
             let loaded = OffsetIndex::load_active(self.storage(), &path, id, len, end)?;
             return if ours(&loaded) { Ok(loaded) } else { make(false) };

@@ -66,6 +66,11 @@ pub enum RecoveryEvent {
     ReorderedTail(Cut),
     /// The tail is torn, and couldn't be copied aside: there was no space, mostly. It was left as it is, and nothing is
     /// read behind `cut.position`; the first append that finds space copies and cuts it.
+    ///
+    /// Nothing tells of that then. Beside `cut.file`, `00000000000000000000.log` for instance, the copy is named
+    /// `00000000000000000000.torn-8192` for a cut at position 8192. Whole segments that lay behind it keep their name
+    /// with `.torn` at its end: `00000000000000004096.log.torn`. Where a name is taken by something else, `.1` follows,
+    /// or `.2`.
     UncutTail {
         /// What is to be cut; it is kept nowhere else yet.
         cut: Cut,

@@ -11,11 +11,12 @@
 //! nobody writes to forgets too.
 //!
 //! # When the system's clock jumps
-//! Ages are counted from the clock as it is now. A clock that jumped ahead ages everything by that much, and nothing in a
-//! log tells that from a machine that was off as long: who can't rely on the clock sets a size instead. Behind a jump back
-//! records are as old as the clock says, so none goes early; those that were appended at a time that lies ahead now stay
-//! until the clock has passed it by the age. While the clock stands still nothing gets older. (Were ages counted from the
-//! log's greatest time instead, one moment of a wrong clock would let everything go, for good.)
+//! Ages are counted by the clock, but for what it has leapt ahead while the log was open: that counts from when it is as
+//! long ago as records are kept ([`Clock::expiry_now_ms`](crate::clock::Clock::expiry_now_ms)), so none goes early. A leap
+//! between two processes is what no log can tell from a machine that was off as long: who can't rely on the clock then sets a
+//! size instead. Behind a jump back records are as old as the clock says; those that were appended at a time that lies
+//! ahead now stay until the clock has passed it by the age. While the clock stands still nothing gets older. (Were ages
+//! counted from the log's greatest time instead, one moment of a wrong clock would let everything go, for good.)
 //!
 //! # Invariants
 //! - The log start offset is raised in the durable checkpoint before a file is removed, and only to what is on the
@@ -116,12 +117,13 @@ impl PartitionLog {
     pub(crate) fn enforce_retention(self: &Arc<Self>) -> Result<Removed> {
         let settings = &self.spec.settings;
         let limits = Limits { age_ms: settings.retention_ms(), bytes: settings.retention_bytes() };
+        // Asked for in any case: so leaps of the clock are noticed from the log's opening on.
+        let now_ms = self.env.clock.expiry_now_ms(limits.age_ms.unwrap_or(0));
         let leftovers = self.leftovers.lock();
         if limits.age_ms.is_none() && limits.bytes.is_none() && leftovers.borrow().is_empty() {
             return Ok(Removed::default());
         }
         self.check_writable()?;
-        let now_ms = self.env.clock.now_ms();
         self.roll_for_removal(|_, newest_ms| limits.is_expired(newest_ms, now_ms))?;
 
         let segments = self.segments.load_full();

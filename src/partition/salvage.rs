@@ -29,13 +29,13 @@ use std::{io, sync::Arc};
 use crate::{
     error::{Error, ErrorKind, Result},
     partition::{
-        checkpoint::{Checkpoint, CheckpointState},
-        control::ControlPage,
+        checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
+        control::{ControlPage, PreviousPage},
         recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment, verify_tail},
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Found, Scan, Source},
         segment::{Segment, SegmentSlot},
-        set_aside::{COPY_BYTES, REWRITE_NAME, TornTail, give_up_temporary},
+        set_aside::{COPY_BYTES, REWRITE_NAME, SetAsideFault, TornTail, give_up_temporary},
         survey::{Survey, SurveyEnd, Torn, survey},
     },
     segment_header::{DATA_START, Predecessor},
@@ -46,7 +46,11 @@ use crate::{
 pub(crate) const LOST_CEILING_GAP: u64 = 1 << 32;
 
 /// Opens a partition by scanning it.
-pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_poisoned: bool) -> Result<Recovered> {
+pub(crate) fn open(
+    mut opener: Opener<'_>,
+    mut checkpoint: Option<Checkpoint>,
+    page: PreviousPage,
+) -> Result<Recovered> {
     let known = checkpoint.as_ref().map(Checkpoint::presumed_state);
     let mut events = Vec::new();
     let log_start_offset = match &known {
@@ -56,11 +60,18 @@ pub(crate) fn open(mut opener: Opener<'_>, checkpoint: Option<Checkpoint>, page_
     opener.note_missing_start(log_start_offset, &mut events);
     let mut survey = survey(&opener, known.as_ref())?;
     events.extend(survey.missing.iter().map(|offsets| RecoveryEvent::SegmentsMissing { offsets: offsets.clone() }));
+    let told = events.len();
     report_corruption(&survey, known.as_ref(), &mut events);
-    let Ended { end, uncut } = cut(&mut opener, &mut survey, &mut events)?;
-    let poisoned = page_poisoned || known.is_some_and(|state| state.poisoned);
-    let synced = if poisoned { Ok(false) } else { sync(&opener, &survey) };
-    let made_durable = match (synced, &uncut) {
+    let kept = match &mut checkpoint {
+        Some(checkpoint) if events.len() > told && survey.ending().torn.is_some() => {
+            keep_mark(&opener, checkpoint, &survey)
+        }
+        _ => Ok(()),
+    };
+    let Ended { end, uncut, failed } = cut(&mut opener, &mut survey, kept, &mut events)?;
+    let poisoned = page.poisoned || known.is_some_and(|state| state.poisoned);
+    let synced = if poisoned { Ok(false) } else { sync(&opener, &survey, page.syncing) };
+    let made_durable = match (failed.map_or(synced, Err), &uncut) {
         (Err(error), _) => Err(error),
         (Ok(true), _) => Ok(()),
         (Ok(false), None) => rewrite(&opener, &survey, end, &mut events),
@@ -85,6 +96,28 @@ struct Ended {
     end: (usize, u64),
     /// A torn tail that is still there, because there was no space to copy it aside.
     uncut: Option<(TornTail, Error)>,
+    /// A sync that failed meanwhile.
+    failed: Option<Error>,
+}
+
+/// Writes down S before anything is cut, where damage lies below it. The frame that says what was durable may be behind the
+/// tear, and go: then nothing else would tell that damage from a torn tail, if the power goes before the end is settled.
+fn keep_mark(opener: &Opener<'_>, checkpoint: &mut Checkpoint, survey: &Survey) -> Result<(), SetAsideFault> {
+    let mut state = *checkpoint.state();
+    if survey.durable <= state.durable {
+        return Ok(());
+    }
+    // No frame's end is known there. What valid frames say further on counts, and the ceiling is above all.
+    let below = survey.invalid.iter().take_while(|invalid| invalid.range.start < survey.durable_in(invalid.candidate));
+    let offset = below.map(|invalid| invalid.before.next_offset).max().unwrap_or(0);
+    (state.durable, state.durable_offset) = (survey.durable, state.durable_offset.max(offset));
+    state.clean = None;
+    checkpoint.write(opener.storage(), state).map_err(|fault| match fault {
+        CheckpointFault::Write(error) => SetAsideFault::Undone(error),
+        CheckpointFault::Sync(error) => {
+            SetAsideFault::Sync { path: checkpoint.path().to_owned(), source: io::Error::other(error.to_string()) }
+        }
+    })
 }
 
 /// Reports the invalid ranges below S.
@@ -107,48 +140,61 @@ fn report_corruption(survey: &Survey, known: Option<&CheckpointState>, events: &
     }
 }
 
-/// Cuts the torn tail, if there is one, or at least looks no further than it.
-fn cut(opener: &mut Opener<'_>, survey: &mut Survey, events: &mut Vec<RecoveryEvent>) -> Result<Ended> {
+/// Cuts the torn tail, if there is one and what has to be done before is `kept`, or at least looks no further than it.
+fn cut(
+    opener: &mut Opener<'_>,
+    survey: &mut Survey,
+    kept: Result<(), SetAsideFault>,
+    events: &mut Vec<RecoveryEvent>,
+) -> Result<Ended> {
     let SurveyEnd { keep, position: end, tail, torn } = survey.ending();
     let last = keep.saturating_sub(1);
-    let Some(Torn { position, reordered, .. }) = torn else { return Ok(Ended { end: (last, end), uncut: None }) };
+    let Some(Torn { position, reordered, .. }) = torn else {
+        return Ok(Ended { end: (last, end), uncut: None, failed: None });
+    };
     let later = survey.candidates.drain(keep..).map(|candidate| (candidate.base, candidate.path)).collect::<Vec<_>>();
     opener.bases.retain(|base| !later.iter().any(|(gone, _)| gone == base));
     let mut torn = TornTail { cut: None, later: later.into_iter().map(|(_, path)| path).collect() };
     torn.cut = position.and_then(|position| Some((survey.candidates.get(last)?.clone(), position)));
-    let set_aside = torn.set_aside(opener.storage(), opener.dir);
+    let set_aside = kept.and_then(|()| torn.set_aside(opener.storage(), opener.dir));
     if let (Some((cut, _)), Some(candidate)) = (&torn.cut, survey.candidates.get_mut(last)) {
         candidate.written.clone_from(&cut.written);
     }
     survey.tail = tail;
     let file = opener.path(survey.candidates.get(last).map_or(0, |candidate| candidate.base));
     let mut cut = Cut { file, position: end, end_offset: tail.next_offset, kept_in: Vec::new() };
-    let uncut = match set_aside {
+    let (error, failed) = match set_aside {
         Ok(kept_in) => {
             cut.kept_in = kept_in;
             events.push(if reordered { RecoveryEvent::ReorderedTail(cut) } else { RecoveryEvent::TornTail(cut) });
-            None
+            return Ok(Ended { end: (last, end), uncut: None, failed: None });
         }
         // No space, or a device that can't be written to; it can be read.
-        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::Io) => {
-            events.push(RecoveryEvent::UncutTail { cut, detail: error.to_string() });
-            Some((torn, error))
+        Err(SetAsideFault::Undone(error)) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::Io) => {
+            (error, None)
         }
-        Err(error) => return Err(error),
+        Err(SetAsideFault::Undone(error)) => return Err(error),
+        Err(SetAsideFault::Sync { path, source }) => {
+            let failed = Error::io("sync", path, io::Error::other(source.to_string()));
+            (Error::io("set the torn tail aside of", &cut.file, source), Some(failed))
+        }
     };
-    Ok(Ended { end: (last, end), uncut })
+    events.push(RecoveryEvent::UncutTail { cut, detail: error.to_string() });
+    Ok(Ended { end: (last, end), uncut: Some((torn, error)), failed })
 }
 
 /// Makes what was kept durable: it may have been read from pages that never reached the device. False if the device has
-/// something else all the same: a sync had failed, and its process was killed before it was told. (Where there is a
-/// control page, it says whether that may be.)
-fn sync(opener: &Opener<'_>, survey: &Survey) -> Result<bool> {
+/// something else all the same: a sync had failed, and its process was killed before it was told. (Where there was a
+/// control page, it says whether that may be: `in_doubt`.)
+fn sync(opener: &Opener<'_>, survey: &Survey, in_doubt: bool) -> Result<bool> {
     let mut on_device = true;
+    // If this process is killed meanwhile, the next one is to know. Where there is no space for the mark nobody will.
+    let _ = ControlPage::leave_syncing(opener.storage(), opener.dir);
     for (at, candidate) in survey.candidates.iter().enumerate().filter(|(_, candidate)| candidate.header.is_some()) {
         let file = candidate.open(opener.storage(), opener.mode)?;
         file.sync_data().map_err(|source| Error::io("sync", &candidate.path, source))?;
         let doubtful = survey.durable_in(at)..candidate.valid_end;
-        if opener.env.positional_appends && !doubtful.is_empty() {
+        if (in_doubt || opener.env.positional_appends) && !doubtful.is_empty() {
             on_device &= file.is_on_device(doubtful).unwrap_or(false);
         }
     }

@@ -100,8 +100,10 @@ impl Source for FileSource {
             let rest = usize::try_from(self.len.saturating_sub(position)).unwrap_or(usize::MAX);
             self.window.resize(want.max(WINDOW_BYTES.min(rest)), 0);
             self.window_start = position;
-            let read = self.file.read_at(&mut self.window, position)?;
-            self.window.truncate(read);
+            let read = self.file.read_at(&mut self.window, position);
+            // What couldn't be read isn't held.
+            self.window.truncate(*read.as_ref().unwrap_or(&0));
+            read?;
         }
         // The window covers what was wanted, unless the file was cut meanwhile.
         let start = usize::try_from(position - self.window_start).unwrap_or(usize::MAX).min(self.window.len());

@@ -27,7 +27,7 @@ use crate::{
     partition::{
         Environment, PartitionSpec,
         offset_index::{self, Entry, OffsetIndex},
-        scan::Scan,
+        scan::{Found, Scan, Source},
         segment_file::SegmentFile,
         time_index::{Bond, SegmentTimes},
     },
@@ -292,14 +292,20 @@ impl Segment {
     }
 
     /// Whether a frame with the entry's offset begins at its position.
-    pub(crate) fn names_a_frame(&self, entry: Entry, end: u64) -> bool {
-        if entry.position < DATA_START || entry.position >= end {
-            return false;
-        }
+    fn names_a_frame(&self, entry: Entry, end: u64) -> bool {
         // SAFETY: `end` is the published end.
-        let bytes = unsafe { self.published(entry.position, end) };
-        FrameHeader::decode(bytes, self.seed, entry.position)
-            .is_ok_and(|header| header.relative_offset == entry.relative_offset)
+        let mut bytes = unsafe { self.published(0, end) };
+        let Ok(found) = self.names_a_frame_in(entry, &mut bytes);
+        found
+    }
+
+    /// The same, of a source that ends where the frames do.
+    pub(crate) fn names_a_frame_in<S: Source>(&self, entry: Entry, source: &mut S) -> Result<bool, S::Error> {
+        if entry.position < DATA_START || entry.position >= source.len() {
+            return Ok(false);
+        }
+        let header = FrameHeader::decode(source.held(entry.position)?, self.seed, entry.position);
+        Ok(header.is_ok_and(|header| header.relative_offset == entry.relative_offset))
     }
 
     /// Makes the index of a sealed segment anew, and its file.
@@ -308,23 +314,28 @@ impl Segment {
     fn rebuild_index(&self, storage: &dyn Storage, end: u64) -> Result<OffsetIndex> {
         let path = index_path(&self.path);
         let index = OffsetIndex::create(storage, &path, self.header.segment_id, end, end, false)?;
-        self.fill_index(&index, end);
+        // SAFETY: `end` is the published end.
+        let mut bytes = unsafe { self.published(0, end) };
+        let Ok(()) = self.fill_index(&index, &mut bytes);
         // Where the file can't be written (no space, say), the one in memory serves as well.
         let _ = index.save(storage, &path);
         Ok(index)
     }
 
-    /// Adds entries for the frames up to `end`, behind the last one that has an entry, to an index with space for them.
-    pub(crate) fn fill_index(&self, index: &OffsetIndex, end: u64) {
-        // SAFETY: `end` is the published end.
-        let bytes = unsafe { self.published(0, end) };
+    /// Adds entries for the frames in `source`, behind the last one that has an entry, to an index with space for them.
+    /// An error leaves the rest without.
+    pub(crate) fn fill_index<S: Source>(&self, index: &OffsetIndex, source: &mut S) -> Result<(), S::Error> {
         let last = index.last().map(|entry| entry.position);
         let mut next_entry = last.map_or(DATA_START, |position| position + offset_index::INTERVAL_BYTES);
         let mut scan = Scan::headers(self.seed, last.unwrap_or(DATA_START));
-        while let Some((position, header)) = scan.next_records_in(bytes) {
-            if position >= next_entry {
-                index.append(Entry { relative_offset: header.relative_offset, position });
-                next_entry = position + offset_index::INTERVAL_BYTES;
+        loop {
+            match scan.next_in(source)? {
+                Found::Frame { position, header } if position >= next_entry && !header.is_filler() => {
+                    index.append(Entry { relative_offset: header.relative_offset, position });
+                    next_entry = position + offset_index::INTERVAL_BYTES;
+                }
+                Found::Frame { .. } | Found::Damage { .. } => {}
+                Found::End { .. } => return Ok(()),
             }
         }
     }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, is_out_of_files},
     partition::{
         recovery::zero_behind,
         scan::{FileSource, Source, end_of_data, first_nonzero},
@@ -33,6 +33,28 @@ pub(super) const REWRITE_NAME: &str = "rewrite.tmp";
 /// Bytes that are copied at once.
 pub(super) const COPY_BYTES: usize = 256 << 10;
 
+/// Why a tail couldn't be set aside.
+#[derive(Debug)]
+pub(super) enum SetAsideFault {
+    /// It stays as it was: doing it again comes to the same.
+    Undone(Error),
+    /// The folder couldn't be synced. Which names are on the device isn't known, and no later sync would tell.
+    Sync { path: PathBuf, source: std::io::Error },
+}
+
+impl From<Error> for SetAsideFault {
+    fn from(error: Error) -> Self {
+        Self::Undone(error)
+    }
+}
+
+fn sync_folder(storage: &dyn Storage, dir: &Path) -> Result<(), SetAsideFault> {
+    storage.sync_dir(dir).map_err(|source| match is_out_of_files(&source) {
+        true => SetAsideFault::Undone(Error::io("sync the folder", dir, source)),
+        false => SetAsideFault::Sync { path: dir.to_owned(), source },
+    })
+}
+
 /// What is cut from the end of a log.
 #[derive(Debug, Default)]
 pub(crate) struct TornTail {
@@ -45,9 +67,8 @@ pub(crate) struct TornTail {
 impl TornTail {
     /// Takes it out of the log. What was written isn't synced, but through `cut`'s handle. Answers where it is kept.
     ///
-    /// An error of kind `StorageFull` leaves what wasn't set aside as it was: doing it again, in this process or in the
-    /// next, comes to the same.
-    pub(super) fn set_aside(&mut self, storage: &dyn Storage, dir: &Path) -> Result<Vec<PathBuf>> {
+    /// What wasn't set aside is left as it was: doing it again, in this process or in the next, comes to the same.
+    pub(super) fn set_aside(&mut self, storage: &dyn Storage, dir: &Path) -> Result<Vec<PathBuf>, SetAsideFault> {
         let mut kept_in = Vec::new();
         if let Some((candidate, position)) = &mut self.cut {
             kept_in.extend(set_tail_aside(storage, dir, candidate, *position)?);
@@ -55,7 +76,7 @@ impl TornTail {
         for path in &self.later {
             kept_in.extend(set_segment_aside(storage, path)?);
         }
-        storage.sync_dir(dir).map_err(|source| Error::io("sync the folder", dir, source))?;
+        sync_folder(storage, dir)?;
         Ok(kept_in)
     }
 }
@@ -66,7 +87,7 @@ fn set_tail_aside(
     dir: &Path,
     candidate: &mut Candidate,
     position: u64,
-) -> Result<Option<PathBuf>> {
+) -> Result<Option<PathBuf>, SetAsideFault> {
     let file = candidate.open(storage, OpenMode::ReadWrite)?;
     let path = &candidate.path;
     let failed = |source| Error::io("set the torn tail aside of", path, source);
@@ -81,20 +102,34 @@ fn set_tail_aside(
     }
     let end = end_of_data(&mut source, position).map_err(failed)?.min(source.len());
     let name = format!("{:020}.torn-{position}", candidate.base);
-    let copy = copy_aside(storage, dir, &file, position..end, &name)
+    let copy = copy(storage, dir, &file, position..end, &name)
         .map_err(|source| Error::io("copy the torn tail aside of", path, source))?;
+    sync_folder(storage, dir)?;
     // Synced with all that is kept: were it synced here, and failed, nobody would know any more what else was lost.
     candidate.written = Some(file.clone());
     zero_behind(&file, position, end).map_err(failed)?;
     Ok(Some(copy))
 }
 
-/// Copies a range of a file to a new file in the same folder, durably. A copy with the same bytes, left by a recovery
-/// that was interrupted, serves as well.
+/// Copies a range of a file to a new file in the same folder, durably. A copy with the same bytes, left by somebody who
+/// was interrupted, serves as well.
+pub(super) fn copy_aside(
+    storage: &dyn Storage,
+    dir: &Path,
+    file: &Arc<dyn File>,
+    range: Range<u64>,
+    name: &str,
+) -> std::io::Result<PathBuf> {
+    let path = copy(storage, dir, file, range, name)?;
+    storage.sync_dir(dir)?;
+    Ok(path)
+}
+
+/// The copy, whose name isn't durable yet; also that of one that was there.
 ///
 /// A piece at a time, and holes stay holes: what lies behind the end of a log may be a few bytes at the end of a file of
 /// any length.
-pub(super) fn copy_aside(
+fn copy(
     storage: &dyn Storage,
     dir: &Path,
     file: &Arc<dyn File>,
@@ -125,7 +160,6 @@ pub(super) fn copy_aside(
         storage.rename(&temporary, &path)
     };
     give_up_temporary(storage, &temporary, make())?;
-    storage.sync_dir(dir)?;
     Ok(path)
 }
 

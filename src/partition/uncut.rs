@@ -9,7 +9,7 @@
 //! # Thread safety
 //! Any thread may call anything. The tail's lock is held across the copy and its sync, and comes before the writer's.
 
-use super::PartitionLog;
+use super::{PartitionLog, set_aside::SetAsideFault};
 use crate::error::Result;
 
 impl PartitionLog {
@@ -23,7 +23,14 @@ impl PartitionLog {
         let mut torn = self.torn.lock();
         let Some(tail) = &mut *torn else { return Ok(()) };
         self.check_writable()?;
-        tail.set_aside(&*self.env.storage, &self.dir)?;
+        match tail.set_aside(&*self.env.storage, &self.dir) {
+            Ok(_) => {}
+            Err(SetAsideFault::Undone(error)) => return Err(error),
+            Err(SetAsideFault::Sync { path, source }) => {
+                drop(torn);
+                return Err(self.sync_failed(&path, source));
+            }
+        }
         let written =
             tail.cut.as_ref().and_then(|(candidate, _)| Some((candidate.path.clone(), candidate.written.clone()?)));
         if let Some((path, file)) = written {

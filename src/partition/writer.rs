@@ -41,6 +41,9 @@ use crate::{
 /// Offsets are below this, so that they fit signed integers everywhere.
 const OFFSET_LIMIT: u64 = 1 << 63;
 
+/// So much memory a partition keeps to encode frames in, where they are written with `pwrite`.
+pub(super) const SCRATCH_BYTES: usize = 64 << 10;
+
 /// The place where the next frame goes.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -67,7 +70,7 @@ pub(super) struct Writer {
     /// The frames that are in no block of the time index yet.
     times: BlockBuilder,
     /// Frames are encoded here first where they are written with `pwrite`.
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
 }
 
 impl Writer {
@@ -383,6 +386,8 @@ impl PartitionLog {
                 })
             };
             let written = segment.open_file(&self.env).and_then(write);
+            writer.scratch.clear();
+            writer.scratch.shrink_to(SCRATCH_BYTES);
             return written.map_err(|source| Error::io("append to", &segment.path, source));
         }
         let start = usize::try_from(at).unwrap_or(usize::MAX);
@@ -570,7 +575,9 @@ impl PartitionLog {
     /// Lets appends go on at `offset`, if they would at a lower one. Durable when this returns.
     pub(crate) fn pass_offsets(&self, offset: u64) -> Result<()> {
         self.check_writable()?;
-        // First, so that a power cut behind it leaves no end below what is built on this one.
+        // First, so that a power cut behind it leaves no end below what is built on this one. In both slots: if one of them
+        // is lost, nothing tells that it was so much higher.
+        self.raise_ceiling(offset)?;
         self.raise_ceiling(offset)?;
         let mut writer = self.writer()?;
         if offset > writer.next_offset {

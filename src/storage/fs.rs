@@ -409,6 +409,25 @@ mod tests {
         assert_eq!(FsStorage.open(&pipe, OpenMode::Read).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
+    /// To open a device may be to do something with it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_file_is_not_even_opened() {
+        use rustix::fs::{CWD, FileType, Mode, inotify, mknodat};
+        let root = tempfile::tempdir().unwrap();
+        let pipe = root.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, &pipe, inotify::WatchFlags::OPEN).unwrap();
+        let was_opened = || rustix::io::read(&watch, &mut [0; 256]).is_ok();
+        for mode in [OpenMode::Read, OpenMode::ReadWrite, OpenMode::CreateNew, OpenMode::Truncate] {
+            FsStorage.open(&pipe, mode).unwrap_err();
+            assert!(!was_opened(), "{mode:?}");
+        }
+        drop(fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap());
+        assert!(was_opened(), "the watch would have seen it");
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_copy_with_the_same_name_has_another_identity() {

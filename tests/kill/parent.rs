@@ -23,13 +23,18 @@ const KILLS_A_FOLDER: u64 = 50;
 /// A memory file system.
 const MEMORY: &str = "/dev/shm";
 
+/// What all that ran came to.
+static FIGURES: Mutex<String> = Mutex::new(String::new());
+
 pub(crate) fn main() {
     if let Some((task, folder)) = process::child_task() {
         return child::main(&task, &folder);
     }
     let arguments = Arguments::from_args();
     let trial = Trial::test("killed_processes_lose_nothing_that_they_acknowledged", kill_children);
-    libtest_mimic::run(&arguments, vec![trial]).exit();
+    let conclusion = libtest_mimic::run(&arguments, vec![trial]);
+    println!("{}", FIGURES.lock().unwrap());
+    conclusion.exit();
 }
 
 fn kill_children() -> Result<(), Failed> {
@@ -53,7 +58,7 @@ fn kill_children() -> Result<(), Failed> {
         }
     });
     let (killed, counts) = total.into_inner()?;
-    println!("{}", closing_line(killed, &counts));
+    *FIGURES.lock().unwrap() = closing_line(killed, &counts);
     outcome?;
     if counts.acknowledged == 0 || counts.resumed == 0 {
         return Err("nothing was acknowledged, or nothing resumed: the test tests nothing".into());

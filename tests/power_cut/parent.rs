@@ -42,8 +42,13 @@ pub(crate) fn main() {
         trial("btrfs_keeps_what_was_synced", FileSystem::Btrfs),
         Trial::test("the_judge_sees_what_is_lost_and_forgives_what_may_be", judge::judge),
     ];
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    println!("{}", FIGURES.lock().unwrap().join("\n"));
+    conclusion.exit();
 }
+
+/// A line for each file system that was mounted.
+static FIGURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// What a file system has gone through.
 struct Total {
@@ -95,7 +100,7 @@ fn cut_power(kind: FileSystem) -> Result<(), Failed> {
         }
     });
     let total = total.into_inner()?;
-    println!("{total}");
+    FIGURES.lock().unwrap().push(total.to_string());
     outcome?;
     let Counts { durable, lost_unsynced, .. } = total.counts;
     if cuts >= OTHERS_LEAST && (durable == 0 || lost_unsynced == 0) {

@@ -596,6 +596,39 @@ fn a_record_of_a_deleted_topic_commits_nothing_in_its_successor() {
     consumer.commit_through(&of_successor.iter().next().unwrap()).unwrap();
 }
 
+#[test]
+fn a_record_of_a_topic_that_was_deleted_in_other_hands_commits_nothing_in_its_successor() {
+    let log = log();
+    let names = ["orders", "payments"];
+    names.iter().for_each(|name| append(&topic(&log, name, 1), 0, 5));
+    let join = || log.consumer("billing").topics(names).open().unwrap();
+    let mut consumer = join();
+    let batch = consumer.poll(LONG).unwrap();
+    let mut other = join();
+    for _ in 0..2 {
+        drain(&mut consumer);
+        drain(&mut other);
+    }
+    // The other consumer has the whole topic when that is deleted.
+    let [(given, 0)] = &other.assignment()[..] else { panic!("one partition each") };
+    let record = batch.iter().find(|record| record.topic() == given).unwrap().to_owned();
+    let record = record.as_record_ref();
+    assert_eq!(consumer.commit_through(&record).unwrap_err().kind(), ErrorKind::Fenced);
+    log.delete_topic(given).unwrap();
+    assert_eq!(consumer.commit_through(&record).unwrap_err().kind(), ErrorKind::UnknownTopic);
+    append(&topic(&log, given, 1), 0, 10);
+    drop(other);
+    let of_successor = consumer.poll(LONG).unwrap();
+    assert_eq!(of_successor.len(), 10);
+    assert_eq!(consumer.commit_through(&record).unwrap_err().kind(), ErrorKind::UnknownTopic);
+    assert_eq!(consumer.committed(given, 0).unwrap(), None);
+    consumer.commit_through(&of_successor.iter().next().unwrap()).unwrap();
+    // Also one that a reader had.
+    let reader = log.topic(given).unwrap().partition(0).unwrap();
+    consumer.commit_through(&reader.read_from(3).unwrap().next().unwrap().unwrap().as_record_ref()).unwrap();
+    assert_eq!(consumer.committed(given, 0).unwrap(), Some(4));
+}
+
 /// Copies a folder as it lies there, which is what a killed process leaves.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

@@ -6,7 +6,7 @@ use std::{
 
 use super::*;
 use crate::{
-    partition::{RecentSegments, control::LogPosition},
+    partition::{RecentSegments, control::LogPosition, writer::SCRATCH_BYTES},
     segment_header::DATA_START,
     storage::sim::faults::Operation,
 };
@@ -25,6 +25,28 @@ fn records_come_back_in_order_over_many_segments() {
         }
         assert_eq!(read_all(&partition, 5000).unwrap(), []);
     }
+}
+
+#[test]
+fn a_partition_keeps_no_memory_of_its_largest_frame() {
+    let machine = Machine { positional_appends: true, ..Machine::new() };
+    let (partition, _) = machine.open();
+    let value = vec![b'x'; 1 << 20];
+    partition.append(&Record::new(&value[..1000]), None).unwrap();
+    let kept = || partition.writer().unwrap().scratch.capacity();
+    assert!((1000..SCRATCH_BYTES).contains(&kept()), "small frames don't allocate each time");
+    partition.append(&Record::new(&*value).key("x"), None).unwrap_err();
+    partition.append(&Record::new(&value[1..]), None).unwrap();
+    assert!(kept() <= SCRATCH_BYTES, "{} bytes", kept());
+    // Nor of one that couldn't be written.
+    machine.storage.fail_if(|operation, path| {
+        let is_frame = operation == Operation::Write && path.extension().is_some_and(|it| it == "log");
+        is_frame.then_some(std::io::ErrorKind::Other)
+    });
+    partition.append(&Record::new(&value[1..]), None).unwrap_err();
+    machine.storage.heal();
+    assert!(kept() <= SCRATCH_BYTES, "{} bytes", kept());
+    partition.append(&Record::new("y"), None).unwrap();
 }
 
 #[test]

@@ -3,8 +3,9 @@ use std::io;
 use super::*;
 use crate::{
     partition::{Opening, RecoveryEvent, segment::base_offset_of, tests::salvage::frame_positions},
+    random::Sequence,
     segment_header::DATA_START,
-    storage::sim::{Repeat, faults::Operation},
+    storage::sim::{Crash, Repeat, faults::Operation},
 };
 
 #[test]
@@ -151,6 +152,35 @@ fn what_a_killed_sync_has_lost_is_not_believed() {
     assert_eq!(cut.end_offset, 30);
     assert_eq!(read_all(&partition, 0).unwrap(), expected[..30]);
     partition.append(&Record::new("on"), Some(Durability::Synced)).unwrap();
+}
+
+#[test]
+fn what_a_killed_sync_has_lost_is_written_anew_also_where_no_page_is_believed() {
+    let (mut machine, expected) =
+        (Machine::new(), Vec::from_iter((0..15).map(|number| (number, format!("record {number}")))));
+    machine.storage = SimStorage::tracked();
+    machine.storage.create_dir_all(&machine.dir).unwrap();
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..10);
+    partition.flush().unwrap();
+    append_numbers(&partition, 10..15);
+    // A sync fails, and the process is killed before it is told: the pages count as clean.
+    partition.control.set_syncing(true);
+    let segment = machine.segments().remove(0);
+    machine.storage.fail_syncs(1);
+    machine.storage.open(&segment, OpenMode::ReadWrite).unwrap().sync_data().unwrap_err();
+    machine.storage = machine.storage.crash(Crash::Kill, &mut Sequence::new(1));
+    drop(partition);
+    // As where the system can't tell one mount from another: the page isn't believed.
+    machine.write_file(&machine.dir.join("partition.state"), &[0; 8], 0);
+    let (partition, report) = machine.open();
+    assert!(matches!(report.events(), [RecoveryEvent::Rewritten { .. }]), "{report:?}");
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
+    for seed in 0..20 {
+        let storage = machine.storage.crash(Crash::Power, &mut Sequence::new(seed));
+        let after = Machine { storage, ..Machine::new() };
+        assert_eq!(read_all(&after.open().0, 0).unwrap(), expected);
+    }
 }
 
 #[test]

@@ -41,6 +41,7 @@ use crate::{
 pub(super) struct Machine {
     pub(super) storage: SimStorage,
     pub(super) now_ms: Arc<AtomicI64>,
+    pub(super) clock: Clock,
     pub(super) dir: PathBuf,
     pub(super) spec: PartitionSpec,
     pub(super) positional_appends: bool,
@@ -48,9 +49,11 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn new() -> Self {
+        let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
         Self {
             storage: SimStorage::default(),
-            now_ms: Arc::new(AtomicI64::new(1_700_000_000_000)),
+            clock: Clock::Manual(now_ms.clone()),
+            now_ms,
             dir: "/data/orders-3".into(),
             spec: PartitionSpec {
                 topic: "orders".into(),
@@ -83,7 +86,7 @@ impl Machine {
     pub(super) fn environment(&self) -> Result<Environment> {
         Ok(Environment {
             storage: Arc::new(self.storage.clone()),
-            clock: Clock::Manual(self.now_ms.clone()),
+            clock: self.clock.clone(),
             flusher: Flusher::start(Default::default())?,
             recent_segments: Arc::default(),
             open_files: OpenFiles::bounded(1000, self.storage.clone()),

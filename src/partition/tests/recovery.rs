@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     partition::{Opening, RecoveryEvent},
     segment_header::DATA_START,
-    storage::sim::faults::Operation,
+    storage::sim::faults::{Operation, Reading},
 };
 
 /// What a machine can do between two opens.
@@ -211,6 +211,40 @@ fn caches_that_are_deleted_zeroed_cut_or_noise_are_made_anew() {
             let (partition, report) = machine.open();
             assert_eq!((report.opening(), report.is_clean()), (Opening::Clean, true), "{what}");
             assert_eq!(read_all(&partition, 3999).unwrap().len(), 2, "{what}");
+        }
+    }
+}
+
+/// What a device doesn't give is an error where it is read, and the end of the process where it is mapped.
+#[test]
+fn an_open_looks_at_no_frame_through_the_map() {
+    for index_is_lost in [false, true] {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        let mut expected = append_numbers(&partition, 0..500);
+        end(&machine, partition, Between::Close);
+        let segment = machine.segments().remove(0);
+        if index_is_lost {
+            machine.storage.remove_file(&segment.with_extension("index")).unwrap();
+        }
+        // All but the two copies of the segment's header.
+        let (mut headers, path) = (2, segment.clone());
+        machine.storage.fail_readings_if(move |reading, at| {
+            if (reading, at) != (Reading::ReadAt, &*path) {
+                return None;
+            }
+            let is_header = headers > 0;
+            headers = if is_header { headers - 1 } else { 0 };
+            (!is_header).then_some(std::io::ErrorKind::Other)
+        });
+        let (partition, report) = machine.open();
+        machine.storage.heal();
+        assert_eq!(report.opening(), Opening::Clean);
+        let index = partition.writer().unwrap().segment().index().unwrap();
+        assert_eq!(index.last().is_none(), index_is_lost, "no entry for what nobody read");
+        expected.extend(append_numbers(&partition, 500..600));
+        for start in [0, 100, 499, 500, 599] {
+            assert_eq!(read_all(&partition, start).unwrap(), expected[start as usize..]);
         }
     }
 }

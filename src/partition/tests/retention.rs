@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    clock::{Apart, Clock},
     partition::{Opening, Removed, segment::SegmentSlot},
     storage::sim::{Repeat, faults::Operation},
 };
@@ -182,6 +183,38 @@ fn a_clock_that_jumps_back_or_stands_lets_nothing_go_early() {
         append_numbers(&partition, 3..4);
         partition.enforce_retention().unwrap();
     }
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_while_the_log_is_open_lets_nothing_go_early() {
+    const YEARS: i64 = 10 * 365 * 86_400_000;
+    let (mut machine, hands) = (by_age(), Arc::new(Apart::default()));
+    machine.clock = Clock::Apart(hands.clone());
+    let pass = |ms: i64, leap: i64| {
+        hands.now_ms.fetch_add(ms + leap, Ordering::Relaxed);
+        hands.passed_ms.fetch_add(ms, Ordering::Relaxed);
+    };
+    let (partition, _) = machine.open();
+    assert_eq!(partition.enforce_retention().unwrap(), Removed::default());
+    append_numbers(&partition, 0..1);
+    partition.roll().unwrap();
+    pass(1000, YEARS);
+    assert_eq!(partition.enforce_retention().unwrap(), Removed::default());
+    append_numbers(&partition, 1..2);
+    partition.roll().unwrap();
+    append_numbers(&partition, 2..3);
+    // The first one is as old as it has to be, and the clock still can't say so. A moment later both are right.
+    pass(AGE_MS - 1000, 0);
+    assert_eq!(partition.enforce_retention().unwrap(), Removed::default());
+    pass(1, 0);
+    // With the empty one behind it, whose times don't reach ten years.
+    assert_eq!(partition.enforce_retention().unwrap().segments, 2);
+    assert_eq!(values(&partition), ["record 1", "record 2"]);
+    pass(999, 0);
+    assert_eq!(partition.enforce_retention().unwrap(), Removed::default());
+    pass(1, 0);
+    assert_eq!(partition.enforce_retention().unwrap().segments, 2);
+    assert_eq!(values(&partition).len(), 0);
 }
 
 /// The last frame can't tell when it was appended, and the clock isn't where it was: what others of the segment tell

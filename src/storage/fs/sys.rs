@@ -12,8 +12,12 @@ use super::{super::FileIdentity, FileMap};
 use crate::error::NotAFile;
 
 /// Opens a regular file, and nothing else: what a link leads to isn't touched, a pipe without another end isn't waited
-/// for, a terminal doesn't become ours.
+/// for, a terminal doesn't become ours. A device isn't even opened, which may be to do something with it.
 pub(super) fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    if let Ok(found) = fs::symlink_metadata(path) {
+        check_regular(found.file_type())?;
+    }
+    // And again, as it may be another one by now.
     take_as_is(options);
     let (found, outcome) = match options.open(path) {
         // The system says this and that of what can't be opened so.
@@ -23,8 +27,13 @@ pub(super) fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Re
         },
         Ok(file) => (file.metadata()?, Ok(file)),
     };
-    match found.file_type() {
-        kind if kind.is_file() => outcome,
+    check_regular(found.file_type())?;
+    outcome
+}
+
+fn check_regular(kind: fs::FileType) -> io::Result<()> {
+    match kind {
+        kind if kind.is_file() => Ok(()),
         kind if kind.is_symlink() => Err(NotAFile("a symbolic link").into()),
         kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         _ => Err(NotAFile("a pipe, a socket or a device").into()),
