@@ -414,15 +414,28 @@ pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| CODES.contains(&code))
 }
 
-/// Topic and number of the partition that a segment belongs to, by the name of its folder: `<topic>-<number>`.
-fn partition_of(segment: &Path) -> Option<(&str, u32)> {
-    let (topic, number) = segment.parent()?.file_name()?.to_str()?.rsplit_once('-')?;
+/// Topic and number of the partition that a segment belongs to, by the name of its folder: `<topic>-<number>`. Where
+/// segments are missing, `path` is the folder itself.
+fn partition_of(path: &Path) -> Option<(&str, u32)> {
+    let folder = if path.extension().is_some_and(|it| it == "log") { path.parent()? } else { path };
+    let (topic, number) = folder.file_name()?.to_str()?.rsplit_once('-')?;
     Some((topic, number.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn damage_names_the_partition_of_a_segment_and_of_a_folder_that_lacks_some() {
+        // The folder above is named like a partition's, and isn't one.
+        for path in ["/data/shop-1/orders-7/00000000000000000000.log", "/data/shop-1/orders-7", "/data/shop-1/a.log-7"]
+        {
+            let error = Error::corruption(path, 0, "missing").with_damaged_offsets(0..5);
+            let topic = if path.contains("orders") { "orders" } else { "a.log" };
+            assert_eq!((error.topic(), error.partition()), (Some(topic), Some(7)), "{path}");
+        }
+    }
 
     #[test]
     fn a_full_disk_has_its_own_kind() {

@@ -31,6 +31,8 @@ use tidelog::{Log, Start};
 
 #[path = "common/example.rs"]
 mod example;
+#[path = "common/require.rs"]
+mod require;
 
 use example::{Ended, Running};
 
@@ -67,8 +69,7 @@ fn december() -> Option<&'static str> {
         if folder.is_dir() {
             return Some(text(&folder).to_owned());
         }
-        let required = env::var("TIDELOG_REQUIRE").is_ok_and(|names| names.split(',').any(|name| name == "data"));
-        assert!(!required, "TIDELOG_REQUIRE names data, and {} is missing", folder.display());
+        assert!(!require::is_required("data"), "TIDELOG_REQUIRE names data, and {} is missing", folder.display());
         eprintln!("skipped: {} is missing", folder.display());
         None
     });

@@ -24,6 +24,7 @@ mod linux {
         append, check_numbers, is_believable,
         mount::{Ballast, Mount, run, skip},
         process::{child_task, kill_myself, run_child, run_killed_child},
+        require::requires,
         snapshot, value_of,
     };
 
@@ -54,6 +55,7 @@ mod linux {
             Trial::test("a_read_only_one_is_an_io_error", a_read_only_one_is_an_io_error),
             Trial::test("a_folder_without_permission_is_an_io_error", a_folder_without_permission_is_an_io_error),
             Trial::test("a_file_is_not_a_folder", a_file_is_not_a_folder),
+            Trial::test("a_requirement_that_nobody_knows_is_refused", unknown_requirements_are_refused),
         ];
         libtest_mimic::run(&Arguments::from_args(), trials).exit();
     }
@@ -95,18 +97,13 @@ mod linux {
         }
     }
 
-    /// Where its tools aren't installed this is skipped, whatever is required.
     fn btrfs_is_used_and_filled() -> Result<(), Failed> {
-        if let Err(reason) = run(Command::new("mkfs.btrfs").arg("--version")) {
-            eprintln!("skipped: {reason}");
-            return Ok(());
-        }
         match Mount::in_file(Command::new("mkfs.btrfs").args(["-q", "--mixed"]), "btrfs", IMAGE_BYTES) {
             Ok(mount) => {
                 used(mount.path())?;
                 Ok(run_child("fill", mount.path())?)
             }
-            Err(reason) => skip("mount", &reason),
+            Err(reason) => skip("mount-btrfs", &reason),
         }
     }
 
@@ -299,6 +296,17 @@ mod linux {
         assert_eq!(errors[0].path(), Some(&*data));
         assert!(errors[1].path().is_some_and(|path| path.starts_with(root.path())), "{}", errors[1]);
         assert_eq!(fs::read_dir(root.path())?.count(), 0, "nothing was made");
+        Ok(())
+    }
+
+    /// A name with a slip in it would require nothing, and what it was to require would be skipped.
+    fn unknown_requirements_are_refused() -> Result<(), Failed> {
+        assert_eq!(requires("mount, data", "data"), Ok(true));
+        assert_eq!(requires("mount,data", "root"), Ok(false));
+        assert_eq!(requires("", "root"), Ok(false));
+        for (list, what) in [("mount,mount-brtfs", "mount"), ("mount", "brtfs")] {
+            assert!(requires(list, what).is_err(), "{list:?} {what:?}");
+        }
         Ok(())
     }
 

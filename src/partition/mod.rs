@@ -649,6 +649,23 @@ impl PartitionLog {
     }
 }
 
+/// What the simulation asks of the files themselves.
+#[cfg(any(test, fuzzing))]
+impl PartitionLog {
+    /// What the frames carry that are appended now.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Where in the active segment's file, behind all frames, something else than zeros lies.
+    pub(crate) fn dirt_behind_end(&self) -> std::io::Result<Option<u64>> {
+        let end = self.control.committed().file_position();
+        let Some(path) = self.segments.load().last().map(|slot| slot.path.clone()) else { return Ok(None) };
+        let file = self.env.storage.open(&path, crate::storage::OpenMode::Read)?;
+        scan::first_nonzero(&mut scan::FileSource::new(file)?, end)
+    }
+}
+
 /// Poisons the partition and ends the sync if it is dropped, which a panic would do: those who wait for the sync would
 /// wait for ever.
 struct PoisonOnPanic<'a>(&'a PartitionLog);

@@ -30,13 +30,13 @@ use crate::{
     error::{Error, ErrorKind, Result},
     partition::{
         checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
-        control::{ControlPage, PreviousPage},
+        control::{ControlPage, Previous, PreviousPage},
         recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment, verify_tail},
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Found, Scan, Source},
         segment::{Segment, SegmentSlot},
         set_aside::{COPY_BYTES, REWRITE_NAME, SetAsideFault, TornTail, give_up_temporary},
-        survey::{Survey, SurveyEnd, Torn, survey},
+        survey::{Candidate, Survey, SurveyEnd, Torn, survey},
     },
     segment_header::{DATA_START, Predecessor},
     storage::OpenMode,
@@ -69,6 +69,9 @@ pub(crate) fn open(
         _ => Ok(()),
     };
     let Ended { end, uncut, failed } = cut(&mut opener, &mut survey, kept, &mut events)?;
+    if let Some(previous) = &page.believed {
+        report_vanished(&survey, end, previous, &mut events);
+    }
     let poisoned = page.poisoned || known.is_some_and(|state| state.poisoned);
     let synced = if poisoned { Ok(false) } else { sync(&opener, &survey, page.syncing) };
     let made_durable = match (failed.map_or(synced, Err), &uncut) {
@@ -138,6 +141,29 @@ fn report_corruption(survey: &Survey, known: Option<&CheckpointState>, events: &
             detail: invalid.detail.clone(),
         });
     }
+}
+
+/// Reports appends that were published in this boot, by the page, and of which nothing is left: not even bytes that are
+/// invalid. (Behind a power cut there is no such page, and nobody knows of them.)
+fn report_vanished(survey: &Survey, (last, end): (usize, u64), previous: &Previous, events: &mut Vec<RecoveryEvent>) {
+    let next_offset = survey.tail.next_offset;
+    let is_told = events.iter().any(|event| match event {
+        RecoveryEvent::TornTail(_) | RecoveryEvent::ReorderedTail(_) | RecoveryEvent::UncutTail { .. } => true,
+        RecoveryEvent::Corruption { offsets, .. } => offsets.contains(&next_offset),
+        _ => false,
+    });
+    let of_page = |candidate: &&Candidate| candidate.header.is_some_and(|it| it.segment_id == previous.segment_id);
+    let Some(candidate) = survey.candidates.get(last).filter(of_page) else { return };
+    let published = previous.committed.file_position();
+    if is_told || published <= end || previous.next_offset <= next_offset {
+        return;
+    }
+    events.push(RecoveryEvent::Corruption {
+        file: candidate.path.clone(),
+        range: end..published,
+        offsets: next_offset..previous.next_offset,
+        detail: "appends that the control page tells of are gone".into(),
+    });
 }
 
 /// Cuts the torn tail, if there is one and what has to be done before is `kept`, or at least looks no further than it.

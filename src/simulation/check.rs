@@ -20,6 +20,7 @@ use crate::{
     record::RecordRef,
     report::Finding,
     topic::{Partition, Topic},
+    verification::VerifyFinding,
 };
 
 /// What is expected of an open.
@@ -79,6 +80,11 @@ pub(crate) fn check(log: &Log, model: &Model, expected: Expected) -> Result<Mode
         }
     }
     found.groups = check_groups(log, model, &found, expected.loss)?;
+    found.was_cut = model.was_cut || expected.loss == Loss::Unflushed;
+    check_files(log, &found, expected)?;
+    if !expected.troubled && !expected.troubled_open {
+        check_verified(log, &found)?;
+    }
     Ok(found)
 }
 
@@ -117,6 +123,22 @@ fn check_report(log: &Log, expected: Expected) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Nothing was damaged, so verifying finds nothing. But what is left of a creation stays until the next one; what a power
+/// cut leaves of an index, until that is made anew; and one copy of a segment's header, where it leaves the other.
+pub(super) fn check_verified(log: &Log, model: &Model) -> Result<(), String> {
+    let report = log.verify().map_err(|error| format!("verifying: {error}"))?;
+    let is_fine = |finding: &VerifyFinding| match finding {
+        VerifyFinding::OrphanedFolder { .. } => true,
+        VerifyFinding::Index { .. } | VerifyFinding::SegmentHeader { .. } => model.was_cut,
+        _ => false,
+    };
+    match report.findings().iter().find(|finding| !is_fine(finding)) {
+        Some(finding) => Err(format!("verifying finds: {finding}")),
+        None if !report.is_complete() => Err("verifying didn't look at everything".into()),
+        None => Ok(()),
+    }
 }
 
 /// What may be there of a name in place of what is.
@@ -164,7 +186,7 @@ fn is_same_config(one: &TopicConfig, other: &TopicConfig) -> bool {
 }
 
 /// All records of a partition, from its start on.
-fn read_all(partition: &Partition) -> Result<Vec<Found>, String> {
+pub(super) fn read_all(partition: &Partition) -> Result<Vec<Found>, String> {
     let failed = |error: crate::error::Error| format!("reading: {error}");
     let mut reader = partition.reader(Start::Earliest).map_err(failed)?;
     let mut found = Vec::new();
@@ -212,7 +234,9 @@ fn check_partition(
         return Err(format!("what was recovered isn't durable: up to {durable} of {end}"));
     }
     check_lookups(partition, &entries, start)?;
-    Ok(PartitionModel { entries, required, start, start_limit: start, given, ..PartitionModel::default() })
+    check_time_lookups(partition, &found)?;
+    let epoch = model.epoch;
+    Ok(PartitionModel { entries, required, start, start_limit: start, given, epoch, ..PartitionModel::default() })
 }
 
 /// Whether a suffix may be lost, from the entry at `lost` on.
@@ -292,6 +316,45 @@ fn check_lookups(partition: &Partition, entries: &[Entry], start: u64) -> Result
         Some(Err(error)) if error.kind() != ErrorKind::OffsetOutOfRange => Err(error.to_string()),
         _ => Ok(()),
     }
+}
+
+/// By a time the same record is found as in a plain walk.
+fn check_time_lookups(partition: &Partition, found: &[Found]) -> Result<(), String> {
+    let time_of = |found: &Found| found.content.client_ms.unwrap_or(found.append_ms);
+    let greatest = found.iter().map(time_of).max().unwrap_or(0);
+    let asked = found.get(found.len() / 2).map(time_of).into_iter();
+    for time_ms in asked.chain([greatest, greatest.saturating_add(1)]) {
+        let expected = found.iter().find(|found| time_of(found) >= time_ms).map(|found| found.offset);
+        let told = partition.offset_for_time(time_ms).map_err(|error| error.to_string())?;
+        let mut records = partition.read_from_time(time_ms).map_err(|error| error.to_string())?;
+        let read = records.next().transpose().map_err(|error| error.to_string())?.map(|record| record.offset());
+        if told != expected || read != expected {
+            return Err(format!("for time {time_ms}, {told:?} is told and {read:?} read, not {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// What an open has to leave in the files, so that nothing of an earlier process comes back behind a later crash: zeros
+/// behind the end, and an epoch above that of all frames that such a process may have stored.
+fn check_files(log: &Log, model: &Model, expected: Expected) -> Result<(), String> {
+    for recovered in log.recovery().partitions() {
+        let (topic, number) = (recovered.topic(), recovered.partition());
+        let Some(was) = model.partition(topic, number) else { continue };
+        let partition = log.topic(topic).and_then(|topic| topic.partition(number));
+        let partition = partition.map_err(|error| error.to_string())?;
+        // One that was closed was cut by nobody since.
+        let least = was.epoch + u32::from(recovered.opening() != Opening::Clean);
+        let epoch = partition.log().epoch();
+        if epoch < least {
+            return Err(format!("{topic}-{number}: frames get epoch {epoch}, and earlier ones may have {}", was.epoch));
+        }
+        let dirt = partition.log().dirt_behind_end().map_err(|error| error.to_string())?;
+        if let Some(position) = dirt.filter(|_| !expected.troubled_open) {
+            return Err(format!("{topic}-{number}: behind the end, at {position}, lies something else than zeros"));
+        }
+    }
+    Ok(())
 }
 
 /// What a log says of its groups, in the terms of the topics that `model` has.

@@ -27,14 +27,14 @@ use parking_lot::Mutex;
 use super::{
     check::Expected,
     model::{Loss, Model},
-    plan::{Plan, Settings},
+    plan::{End, Operation, Plan, Settings, Step},
     world::World,
 };
 use crate::{
     mix::mix64,
     partition::PartitionLog,
     random::{self, Sequence},
-    storage::sim::{Crash, SimStorage, Step, StepHook},
+    storage::sim::{Crash, SimStorage, Step as StorageStep, StepHook},
 };
 
 /// Parts of the set, so that threads seldom wait for each other.
@@ -213,7 +213,7 @@ pub(crate) fn hook(explorer: &Arc<Explorer>, live: &Arc<Live>, origin: &Origin) 
 
 impl Explorer {
     /// Makes images of a step and looks into them.
-    fn look(self: &Arc<Self>, live: &Live, origin: &Origin, storage: &SimStorage, step: &Step<'_>) {
+    fn look(self: &Arc<Self>, live: &Live, origin: &Origin, storage: &SimStorage, step: &StorageStep<'_>) {
         let Some(_busy) = Busy::new(live) else { return };
         let (mut choices, promises, opening) = {
             let mut state = live.state.lock();
@@ -288,9 +288,13 @@ impl Explorer {
             return Ok(());
         }
         let mut steps = Plan::continuation(&mut choices);
-        if crash != Crash::Kill || choices.below(2) == 0 {
-            steps.push(super::plan::Step { seed: choices.next(), operation: super::plan::Operation::Reopen });
-        }
+        // What a process that was killed had not on the device is lost by a power cut behind the next one, if that
+        // didn't see to it.
+        let last = match crash != Crash::Kill || choices.below(2) == 0 {
+            true => Operation::Reopen,
+            false => Operation::Crash { end: End::Power },
+        };
+        steps.push(Step { seed: choices.next(), operation: last });
         for step in &steps {
             world.perform(step, depth < self.bounds.depth).map_err(|what| format!("then {step:?}: {what}"))?;
         }

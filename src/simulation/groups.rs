@@ -15,10 +15,12 @@ use crate::{
     config::Start,
     consumer::Consumer,
     error::{Error, ErrorKind},
+    group::OFFSETS_TOPIC,
     log::Reset,
     partition::Batch,
     random::Sequence,
     reader::OutOfRangePolicy,
+    record::RecordRef,
 };
 
 /// A consumer, and the number of its group.
@@ -45,6 +47,8 @@ impl World {
             Operation::Leave { consumer } => self.leave(consumer, choices),
             Operation::ResetOffsets { group, topic, to } => self.reset(group, topic, to),
             Operation::DeleteGroup { group } => self.delete_group(group),
+            Operation::Move { consumer } => self.move_consumer(consumer, choices),
+            Operation::CommitThrough { consumer } => self.commit_through(consumer, choices),
             _ => Ok(()),
         }
     }
@@ -136,20 +140,37 @@ impl World {
 
     fn poll(&mut self, slot: u8, records: u8) -> Result<(), String> {
         for _ in 0..records.div_ceil(4) {
-            let Some(before) = self.positions(slot) else { return Ok(()) };
-            let seen = self.incarnations();
-            let Some(member) = self.slot(slot) else { return Ok(()) };
-            member.seen = seen;
-            let outcome = member.consumer.poll(Duration::ZERO);
-            self.settle_groups(false)?;
-            match outcome {
-                Ok(batch) => self.check_batch(&batch, before)?,
-                // Its only topic was deleted, and that is told once.
-                Err(error) if error.kind() == ErrorKind::UnknownTopic => return Ok(()),
-                Err(error) => return self.tolerate("polling", &error),
+            if self.poll_once(slot)?.is_none() {
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// The next records; `None` if there is no such consumer, or a failure that was asked for.
+    fn poll_once(&mut self, slot: u8) -> Result<Option<Batch>, String> {
+        let Some(before) = self.positions(slot) else { return Ok(None) };
+        let seen = self.incarnations();
+        let Some(member) = self.slot(slot) else { return Ok(None) };
+        member.seen = seen;
+        let paused = member.consumer.paused();
+        let outcome = member.consumer.poll(Duration::ZERO);
+        self.settle_groups(false)?;
+        match outcome {
+            Ok(batch) => {
+                let of_paused = |record: &RecordRef<'_>| paused.contains(&(record.topic().into(), record.partition()));
+                if batch.iter().any(|record| of_paused(&record)) {
+                    return Err(format!("something is read of {paused:?}, which are paused"));
+                }
+                self.check_batch(&batch, before)?;
+                Ok(Some(batch))
+            }
+            // Its only topic was deleted, and that is told once.
+            Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(None),
+            // It reads, and writes down who has which partitions.
+            Err(error) if error.to_string().contains(OFFSETS_TOPIC) => self.tolerate("polling", &error).map(|()| None),
+            Err(error) => self.tolerate_reading("polling", &error).map(|()| None),
+        }
     }
 
     /// What was read is what was appended, in order, and nothing was left out.
@@ -244,8 +265,77 @@ impl World {
         match outcome {
             // Deleted, and the consumer hasn't looked yet.
             Err(error) if error.kind() == ErrorKind::UnknownTopic => Ok(()),
-            outcome => outcome.or_else(|error| self.tolerate("seeking", &error)),
+            outcome => outcome.or_else(|error| self.tolerate_reading("seeking", &error)),
         }
+    }
+
+    fn commit_through(&mut self, slot: u8, choices: &mut Sequence) -> Result<(), String> {
+        let Some(batch) = self.poll_once(slot)? else { return Ok(()) };
+        let Some(record) = batch.iter().nth(choices.below(batch.len().max(1) as u64) as usize) else { return Ok(()) };
+        let Some(group) = self.slot(slot).map(|member| member.group) else { return Ok(()) };
+        let place = (record.topic().to_owned(), record.partition());
+        self.expect_commit(group, BTreeMap::from([(place, record.offset() + 1)]));
+        let Some(member) = self.slot(slot) else { return Ok(()) };
+        let outcome = member.consumer.commit_through(&record);
+        let level = self.origin.settings.level;
+        self.settle_commit("committing through a record", outcome, level)
+    }
+
+    /// Moves a consumer in one of its partitions, or looks how far it is behind.
+    fn move_consumer(&mut self, slot: u8, choices: &mut Sequence) -> Result<(), String> {
+        let Some(known) = self.positions(slot) else { return Ok(()) };
+        let Some(((topic, number), _)) = known.iter().nth(choices.below(known.len().max(1) as u64) as usize) else {
+            return Ok(());
+        };
+        let Some(partition) = self.log()?.topic(topic).and_then(|topic| topic.partition(*number)).ok() else {
+            return Ok(());
+        };
+        let (start, end) = (partition.start_offset(), partition.end_offset());
+        let Some(member) = self.slot(slot) else { return Ok(()) };
+        let consumer = &mut member.consumer;
+        let outcome = match choices.below(6) {
+            0 | 1 => {
+                let offset = start + choices.below(end - start + 1);
+                let outcome = consumer.seek(topic, *number, offset);
+                let position = consumer.position(topic, *number).map_err(|error| error.to_string())?;
+                if outcome.is_ok() && position != offset {
+                    return Err(format!("{topic}-{number}: sought {offset}, and the position is {position}"));
+                }
+                outcome
+            }
+            2 => consumer.seek_to_time(choices.next() as i64),
+            3 => consumer.rewind(),
+            4 => consumer.pause([(topic, *number)]),
+            _ => consumer.resume(consumer.paused()),
+        };
+        match outcome {
+            // Of another topic that it has, deleted since it looked.
+            Err(error) if error.kind() == ErrorKind::UnknownTopic => return Ok(()),
+            Err(error) => self.tolerate_reading("moving a consumer", &error)?,
+            Ok(()) => {}
+        }
+        self.check_lag(slot, topic, *number, end)
+    }
+
+    /// The lag is what isn't committed, here and for those who look from elsewhere.
+    fn check_lag(&mut self, slot: u8, topic: &str, number: u32, end: u64) -> Result<(), String> {
+        let log = self.log()?;
+        let Some(member) = self.slot(slot) else { return Ok(()) };
+        let name = group_name(member.group);
+        let told = log.lag(name).map_err(|error| format!("the lag of {name}: {error}"))?;
+        let table = self.model(|model| model.groups.table());
+        let committed = self.model(|model| model.place(topic, number));
+        let committed = committed.and_then(|place| table.get(name)?.commits.get(&place).copied());
+        let Some(member) = self.slot(slot) else { return Ok(()) };
+        for lag in [told, member.consumer.lag()] {
+            let lag = lag.partitions.iter().find(|lag| lag.topic == topic && lag.partition == number);
+            let lag = lag.ok_or_else(|| format!("{topic}-{number}: {name} has no lag there"))?;
+            let is_right = committed.is_none_or(|committed| lag.lag == end.saturating_sub(committed));
+            if lag.committed != committed || lag.end_offset != end || !is_right {
+                return Err(format!("{topic}-{number}: {name} has committed {committed:?} of {end}, not {lag:?}"));
+            }
+        }
+        Ok(())
     }
 
     fn leave(&mut self, slot: u8, choices: &mut Sequence) -> Result<(), String> {
@@ -273,6 +363,11 @@ impl World {
                 To::Earliest => 0,
                 To::Latest => u64::MAX,
                 To::Back(count) => committed.map_or(0, |committed| committed.saturating_sub(count)),
+                To::Offset(offset) => offset,
+                To::Time(time_ms) => match partition.offset_for_time(time_ms) {
+                    Ok(found) => found.unwrap_or(u64::MAX),
+                    Err(error) => return self.tolerate_reading("looking up a time", &error),
+                },
             };
             offsets.insert((handle.name().to_owned(), number), offset.min(end).max(start));
         }
@@ -283,6 +378,8 @@ impl World {
             To::Earliest => Reset::Earliest,
             To::Latest => Reset::Latest,
             To::Back(count) => Reset::Back(count),
+            To::Offset(offset) => Reset::Offset(offset),
+            To::Time(time_ms) => Reset::Time(time_ms),
         };
         match log.reset_offsets(name, handle.name(), to).map(drop) {
             Err(error) if is_used && error.kind() == ErrorKind::GroupInUse => Ok(()),

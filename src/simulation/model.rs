@@ -60,6 +60,8 @@ pub(crate) struct PartitionModel {
     pub(crate) is_published: bool,
     /// And it is on the device already.
     pub(crate) is_possible_required: bool,
+    /// The epoch of the process that attempted it.
+    pub(crate) epoch: u32,
 }
 
 impl PartitionModel {
@@ -251,6 +253,8 @@ pub(crate) struct Model {
     pub(crate) names: BTreeMap<String, NameModel>,
     pub(crate) groups: GroupsModel,
     pub(crate) incarnations: u64,
+    /// The power was cut once: what is no promise of anybody's, such as an index, needn't be whole.
+    pub(crate) was_cut: bool,
 }
 
 impl Model {

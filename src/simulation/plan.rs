@@ -47,6 +47,8 @@ pub(crate) enum To {
     Earliest,
     Latest,
     Back(u64),
+    Offset(u64),
+    Time(i64),
 }
 
 /// How a process ends that doesn't close its log.
@@ -177,6 +179,29 @@ pub(crate) enum Operation {
     },
     /// Nothing fails any more, and there is space.
     Heal,
+    /// To the partition that the key says.
+    AppendKeyed {
+        topic: u8,
+        level: Level,
+    },
+    AppendAtEnd {
+        topic: u8,
+        partition: u32,
+        level: Level,
+        stale: bool,
+    },
+    FlushPartition {
+        topic: u8,
+        partition: u32,
+    },
+    /// Seeks an offset or a time, rewinds, pauses or resumes; looks at the lag.
+    Move {
+        consumer: u8,
+    },
+    CommitThrough {
+        consumer: u8,
+    },
+    Verify,
 }
 
 /// An operation, and what it draws from.
@@ -215,6 +240,8 @@ impl Plan {
         ];
         let mut steps = Vec::with_capacity(length);
         let mut trouble = 0;
+        // From a sequence of their own: what else a seed stands for is as it was without them.
+        let mut further = Sequence::new(mix64(seed ^ 0x6675_7274_6865_7221));
         for index in 0..length {
             let mut operation = first.get(index).copied().unwrap_or_else(|| draw(&mut choices));
             // Trouble doesn't last: else nothing much would happen any more.
@@ -228,11 +255,13 @@ impl Plan {
                 trouble = 2 + choices.below(4);
             }
             steps.push(Step { seed: choices.next(), operation });
+            draw_further(&mut further, &mut steps);
         }
         Self { settings, steps }
     }
 
-    /// The plan in the bytes that a fuzzer made: one for the settings, then up to nine for each operation.
+    /// The plan in the bytes that a fuzzer made: one for the settings, then up to nine for each operation. Of settings
+    /// that say so, every other one is of the kinds that came later.
     pub(crate) fn of_bytes(data: &[u8], longest: usize) -> Self {
         let (&first, rest) = data.split_first().unwrap_or((&0, &[]));
         let level = [Level::Written, Level::Interval, Level::Synced][usize::from(first >> 1) % 3];
@@ -243,7 +272,11 @@ impl Plan {
             let mut seed = [0; 8];
             seed[..chunk.len() - 1].copy_from_slice(&chunk[1..]);
             let seed = u64::from_le_bytes(seed);
-            steps.push(Step { seed, operation: draw_kind(chunk[0].into(), &mut Sequence::new(mix64(seed))) });
+            let kind = match first & FURTHER == FURTHER && seed & 1 != 0 {
+                true => KINDS + u64::from(chunk[0]) % FURTHER_KINDS,
+                false => chunk[0].into(),
+            };
+            steps.push(Step { seed, operation: draw_kind(kind, &mut Sequence::new(mix64(seed))) });
         }
         Self { settings, steps }
     }
@@ -282,14 +315,53 @@ fn size(choices: &mut Sequence) -> Size {
 }
 
 fn draw(choices: &mut Sequence) -> Operation {
-    let kind = choices.below(256);
+    let kind = choices.below(KINDS);
     draw_kind(kind, choices)
 }
+
+/// What is done now and then besides: an operation of the kinds that came later, or a few that are known to be dangerous
+/// in that order.
+fn draw_further(choices: &mut Sequence, steps: &mut Vec<Step>) {
+    let operations = match choices.below(48) {
+        0..=6 => {
+            let kind = KINDS + choices.below(FURTHER_KINDS);
+            vec![draw_kind(kind, choices)]
+        }
+        7 => failed_and_forgotten(choices),
+        _ => return,
+    };
+    steps.extend(operations.into_iter().map(|operation| Step { seed: choices.next(), operation }));
+}
+
+/// A sync fails, the process that was told is killed, and the next one is cut off from power.
+fn failed_and_forgotten(choices: &mut Sequence) -> Vec<Operation> {
+    let append =
+        |choices: &mut Sequence, level| Operation::Append { topic: 0, partition: 0, level, size: size(choices) };
+    let reached = match choices.below(2) {
+        0 => Operation::Flush { topic: None },
+        _ => append(choices, Level::Synced),
+    };
+    vec![
+        append(choices, Level::Written),
+        Operation::FailSyncs { count: 1 },
+        reached,
+        Operation::Crash { end: End::Kill },
+        append(choices, Level::Written),
+        Operation::Crash { end: [End::Power, End::Remount][choices.below(2) as usize] },
+    ]
+}
+
+/// Kinds of operations, and those that came later.
+const KINDS: u64 = 256;
+const FURTHER_KINDS: u64 = 40;
+
+/// Settings that have these bits set ask for the later ones too.
+const FURTHER: u8 = 0x7e;
 
 /// Below this, kinds append.
 const APPENDING: u64 = 94;
 
-/// The operation of a kind, 0 to 255: each stands for one as often as it is wanted.
+/// The operation of a kind: each stands for one as often as it is wanted.
 fn draw_kind(kind: u64, choices: &mut Sequence) -> Operation {
     let (topic, partition) = (topic(choices), choices.below(3) as u32);
     let (consumer, group) = (choices.below(CONSUMERS.into()) as u8, choices.below(GROUPS.into()) as u8);
@@ -319,7 +391,20 @@ fn draw_kind(kind: u64, choices: &mut Sequence) -> Operation {
         202..=211 => Operation::Reopen,
         212..=223 => Operation::Crash { end: [End::Kill, End::Power, End::Remount][choices.below(3) as usize] },
         224..=239 => draw_topic_kind(kind, choices, topic),
-        _ => draw_trouble(kind, choices),
+        240..=255 => draw_trouble(kind, choices),
+        256..=265 => Operation::AppendKeyed { topic, level: level(choices) },
+        266..=271 => {
+            let stale = choices.below(4) == 0;
+            Operation::AppendAtEnd { topic, partition, level: level(choices), stale }
+        }
+        272..=275 => Operation::FlushPartition { topic, partition },
+        276..=285 => Operation::Move { consumer },
+        286..=291 => Operation::CommitThrough { consumer },
+        292..=293 => {
+            let to = [To::Offset(choices.below(40)), To::Time(choices.next() as i64)][choices.below(2) as usize];
+            Operation::ResetOffsets { group, topic, to }
+        }
+        _ => Operation::Verify,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     config::{Durability, TopicConfig},
     error::{Error, ErrorKind},
     log::Log,
+    partitioner::murmur2,
     place::AppendedRange,
     random::Sequence,
     record::Record,
@@ -205,17 +206,33 @@ impl World {
                 let partition = topic.partition(partition % topic.partitions()).map_err(|error| error.to_string())?;
                 self.delete_records(&partition, choices)
             }
+            Operation::AppendKeyed { topic, level } => {
+                let Some(topic) = self.topic(topic) else { return Ok(()) };
+                self.append_keyed(&topic, level, choices)
+            }
+            Operation::AppendAtEnd { topic, partition, level, stale } => {
+                let Some(topic) = self.topic(topic) else { return Ok(()) };
+                let partition = topic.partition(partition % topic.partitions()).map_err(|error| error.to_string())?;
+                self.append_at_end(&partition, level, stale, choices)
+            }
+            Operation::FlushPartition { topic, partition } => {
+                let Some(topic) = self.topic(topic) else { return Ok(()) };
+                let partition = topic.partition(partition % topic.partitions()).map_err(|error| error.to_string())?;
+                self.flush_partition(&partition)
+            }
             _ => Ok(()),
         }
     }
 
     /// Notes a frame that is about to be appended.
     fn expect(&self, partition: &Partition, contents: Vec<Arc<Content>>) {
-        let (from, earliest_ms) = (partition.end_offset(), self.origin.now_ms.load(Ordering::Relaxed));
+        let (from, epoch) = (partition.end_offset(), partition.log().epoch());
+        let earliest_ms = self.origin.now_ms.load(Ordering::Relaxed);
         self.model(|model| {
             if let Some(partition) = model.partition_mut(partition.topic(), partition.number()) {
                 partition.is_published = false;
                 partition.is_possible_required = false;
+                partition.epoch = epoch;
                 partition.possible.push(Possible { contents, earliest_ms, from });
             }
         });
@@ -270,6 +287,56 @@ impl World {
         let offsets = outcome.as_ref().ok().map(|appended| appended.offset..appended.offset + 1);
         self.settle(&partition, offsets, level == Level::Synced)?;
         outcome.map_or_else(|error| self.tolerate("appending", &error), |_| Ok(()))
+    }
+
+    /// Keys go where Kafka puts them.
+    fn append_keyed(&mut self, topic: &Topic, level: Level, choices: &mut Sequence) -> Result<(), String> {
+        let drawn = Content::draw(choices, Size::Small);
+        let key = drawn.key.unwrap_or_else(|| b"tea".to_vec());
+        let number = (murmur2(&key) & 0x7fff_ffff) % topic.partitions();
+        let content = Arc::new(Content { key: Some(key), ..drawn });
+        let partition = topic.partition(number).map_err(|error| error.to_string())?;
+        self.expect(&partition, vec![content.clone()]);
+        let outcome = topic.append_with(record(&content), durability(level));
+        if let Some(appended) = outcome.as_ref().ok().filter(|appended| appended.partition != number) {
+            return Err(format!("a key of partition {number} went to {}", appended.partition));
+        }
+        let offsets = outcome.as_ref().ok().map(|appended| appended.offset..appended.offset + 1);
+        self.settle(&partition, offsets, level == Level::Synced)?;
+        outcome.map_or_else(|error| self.tolerate("appending by key", &error), |_| Ok(()))
+    }
+
+    fn append_at_end(
+        &mut self,
+        partition: &Partition,
+        level: Level,
+        stale: bool,
+        choices: &mut Sequence,
+    ) -> Result<(), String> {
+        let content = Arc::new(Content::draw(choices, Size::Small));
+        let end = partition.end_offset();
+        if stale {
+            let outcome = partition.append_if_with(end + 1, record(&content), durability(level));
+            return match outcome {
+                Ok(_) => Err(format!("an append at {} found the end {end}", end + 1)),
+                Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+                Err(error) => self.tolerate("appending behind the end", &error),
+            };
+        }
+        self.expect(partition, vec![content.clone()]);
+        let outcome = partition.append_if_with(end, record(&content), durability(level));
+        let offsets = outcome.as_ref().ok().map(|appended| appended.offset..appended.offset + 1);
+        self.settle(partition, offsets, level == Level::Synced)?;
+        outcome.map_or_else(|error| self.tolerate("appending at the end", &error), |_| Ok(()))
+    }
+
+    fn flush_partition(&mut self, partition: &Partition) -> Result<(), String> {
+        if let Err(error) = partition.flush() {
+            return self.tolerate("flushing a partition", &error);
+        }
+        let (topic, number) = (partition.topic(), partition.number());
+        self.model(|model| model.partition_mut(topic, number).map(PartitionModel::flushed));
+        Ok(())
     }
 
     fn append_batch(

@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    check::{Expected, check},
+    check::{Expected, check, check_verified, read_all},
     explore::{Explorer, Live, Origin, hook},
     groups::Member,
     model::{Loss, Model},
@@ -32,7 +32,7 @@ use crate::{
     housekeeper::Background,
     log::Log,
     random::Sequence,
-    storage::sim::{Crash, Fault, Repeat, SimStorage},
+    storage::sim::{Crash, Fault, Repeat, SimStorage, WillFail},
     topic::Topic,
 };
 
@@ -64,6 +64,8 @@ pub(super) struct Trouble {
     armed: bool,
     /// The disk is full, or soon.
     full: bool,
+    /// What might fail when the operation that is done began.
+    fails: WillFail,
 }
 
 impl Trouble {
@@ -90,6 +92,7 @@ impl World {
     /// An operation with this seed begins. Crashes in it are looked into, or not.
     pub(crate) fn watch(&mut self, seed: u64, is_watched: bool) {
         self.live.begin(seed, is_watched, self.trouble.is_near() || self.was_troubled);
+        self.trouble.fails = self.storage.will_fail();
         self.storage.on_step(is_watched.then(|| hook(&self.explorer, &self.live, &self.origin)));
     }
 
@@ -97,8 +100,11 @@ impl World {
     pub(crate) fn open(&mut self, expected: Expected) -> Result<(), String> {
         let trouble = self.trouble;
         self.live.set_opening(Some(expected.loss));
+        (self.trouble.fails, self.trouble.failed) = (self.storage.will_fail(), false);
         let mut outcome = self.try_open();
-        if outcome.is_err() && (trouble.armed || trouble.full) {
+        if let Err(error) = &outcome {
+            // Nothing was damaged: however the open fails, it says that an operation did, or that there is no space.
+            self.tolerate("opening", error)?;
             self.storage.heal();
             outcome = self.try_open();
         }
@@ -106,7 +112,7 @@ impl World {
         self.storage.heal();
         let troubled_open = trouble.armed || trouble.full;
         let troubled = expected.troubled || trouble.failed;
-        self.trouble = Trouble { failed: troubled_open, armed: false, full: false };
+        self.trouble = Trouble { failed: troubled_open, ..Trouble::default() };
         let model = self.model(|model| model.clone());
         let found = check(&log, &model, Expected { troubled, troubled_open, ..expected })?;
         self.model(|model| *model = found);
@@ -151,6 +157,7 @@ impl World {
                 self.origin.now_ms.fetch_add(milliseconds, Ordering::Relaxed);
                 Ok(())
             }
+            Operation::Verify => self.verify(),
             Operation::Reopen => self.reopen(),
             Operation::Crash { end } => self.crash(end, choices),
             Operation::Fail { .. } | Operation::FailSyncs { .. } | Operation::Fill { .. } | Operation::Heal => {
@@ -167,7 +174,7 @@ impl World {
             | Operation::AppendIf { .. }
             | Operation::Flush { .. }
             | Operation::WaitDurable { .. }
-            | Operation::DeleteRecords { .. } => self.work(step.operation, choices),
+            | Operation::DeleteRecords { .. } => self.work(step.operation, choices).and_then(|()| self.read_back()),
             _ => self.consume(step.operation, choices),
         };
         outcome.and_then(|()| self.violation())
@@ -193,13 +200,47 @@ impl World {
         self.model(|model| model.topic(topic_name(number)).is_some()).then_some(topic)
     }
 
-    /// An error that was asked for is fine.
+    /// An error that was asked for is fine: of an operation on files that may have failed just now, or of a partition
+    /// that takes nothing since one did.
     pub(super) fn tolerate(&self, what: &str, error: &Error) -> Result<(), String> {
+        let Trouble { failed, full, fails, .. } = self.trouble;
+        let is_fine = match error.kind() {
+            ErrorKind::Io => fails.anything(),
+            ErrorKind::StorageFull => fails.anything() || full,
+            ErrorKind::Poisoned => failed,
+            _ => false,
+        };
+        if is_fine { Ok(()) } else { Err(format!("{what}: {error} ({:?})", error.kind())) }
+    }
+
+    /// The same, of what only reads. It goes on where no sync succeeds, no space is left, or nothing more is appended.
+    pub(super) fn tolerate_reading(&self, what: &str, error: &Error) -> Result<(), String> {
         let kind = error.kind();
-        let failed = self.trouble.failed || self.trouble.armed;
-        let by_failure = matches!(kind, ErrorKind::Io | ErrorKind::StorageFull | ErrorKind::Poisoned) && failed;
-        let by_space = kind == ErrorKind::StorageFull && self.trouble.full;
-        if by_failure || by_space { Ok(()) } else { Err(format!("{what}: {error}")) }
+        if matches!(kind, ErrorKind::Io | ErrorKind::StorageFull) && self.trouble.fails.reads() {
+            return Ok(());
+        }
+        Err(format!("{what}: {error} ({kind:?})"))
+    }
+
+    /// Where something failed, what was acknowledged can be read all the same, and nothing else.
+    fn read_back(&self) -> Result<(), String> {
+        if !self.trouble.is_near() || self.storage.will_fail().reads() {
+            return Ok(());
+        }
+        for topic in (0..TOPICS).filter_map(|number| self.topic(number)) {
+            for number in 0..topic.partitions() {
+                let partition = topic.partition(number).map_err(|error| error.to_string())?;
+                let (found, start) = (read_all(&partition), partition.start_offset());
+                let (name, found) = (topic.name(), found.map_err(|what| format!("{}-{number}: {what}", topic.name()))?);
+                let model = self.model(|model| model.partition(name, number).cloned()).unwrap_or_default();
+                let known = model.entries.iter().filter(|entry| entry.offset >= start);
+                let known = known.map(|entry| (entry.offset, &*entry.content));
+                if !known.eq(found.iter().map(|found| (found.offset, &found.content))) {
+                    return Err(format!("{name}-{number}: behind a failure, what is read isn't what was appended"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tells the hook which partitions are open.
@@ -211,6 +252,14 @@ impl World {
             logs.extend(partitions.map(|it| (topic_name(number).to_owned(), it.number(), it.log().clone())));
         }
         self.live.set_logs(logs);
+    }
+
+    fn verify(&self) -> Result<(), String> {
+        let log = self.log()?;
+        if self.trouble.is_near() {
+            return log.verify().map_or_else(|error| self.tolerate_reading("verifying", &error), |_| Ok(()));
+        }
+        check_verified(&log, &self.model(|model| model.clone()))
     }
 
     fn step_flusher(&mut self) -> Result<(), String> {

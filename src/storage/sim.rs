@@ -42,7 +42,7 @@ use self::{
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{
     crash::Crash,
-    faults::{Fault, Performed, Repeat},
+    faults::{Fault, Performed, Repeat, WillFail},
     steps::{Step, StepHook},
 };
 use super::{

@@ -8,6 +8,7 @@ pub(crate) mod executor;
 pub(crate) mod mount;
 #[cfg(unix)]
 pub(crate) mod process;
+pub(crate) mod require;
 
 use std::{
     collections::BTreeMap,

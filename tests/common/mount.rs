@@ -8,13 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::require::is_required;
+
 /// How long somebody may take to leave a file system.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Whether a kind of test must not be skipped: `TIDELOG_REQUIRE` names them, with commas between.
-fn is_required(what: &str) -> bool {
-    env::var("TIDELOG_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item.trim() == what))
-}
 
 /// Ends a test that can't run here: an error where it is required.
 pub(crate) fn skip(what: &str, reason: &str) -> Result<(), libtest_mimic::Failed> {

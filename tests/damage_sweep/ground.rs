@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -35,8 +35,15 @@ impl Content {
         Self { bytes, len }
     }
 
+    /// All of it, zeros too.
+    pub(crate) fn whole(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes.resize(self.len as usize, 0);
+        bytes
+    }
+
     /// Makes the file at `path` this one, in place if it is there.
-    fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
             remove(path);
         }
@@ -110,6 +117,9 @@ pub(crate) fn put(image: &Image, root: &Path) {
 }
 
 /// A log that has ended, and what it was.
+///
+/// A second name of each file lies beside it. So a file that is replaced or removed comes back as the very one that the
+/// control page names, and the page is believed in the next case too.
 pub(crate) struct Ground {
     root: TempDir,
     pub(crate) ending: Ending,
@@ -135,6 +145,13 @@ impl Ground {
         }
         let written = Written::read(&place);
         let image = image_of(&log);
+        for (path, content) in &image {
+            let original = place.originals().join(path);
+            fs::create_dir_all(original.parent().unwrap()).unwrap();
+            if content.is_some() {
+                fs::hard_link(log.join(path), original).unwrap();
+            }
+        }
         Self { ending, image, written, root }
     }
 
@@ -149,8 +166,22 @@ impl Ground {
 
     /// Puts everything back.
     pub(crate) fn restore(&self) {
+        for (path, content) in &self.image {
+            let (own, original) = (self.log().join(path), Place(self.root.path()).originals().join(path));
+            if content.is_none() {
+                fs::create_dir_all(&own).unwrap();
+            } else if !is_same_file(&own, &original) {
+                remove(&own);
+                fs::hard_link(original, own).unwrap();
+            }
+        }
         put(&self.image, &self.log());
     }
+}
+
+fn is_same_file(path: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()));
+    identity(path).is_some_and(|found| identity(other) == Some(found))
 }
 
 /// Writes a whole file anew, in place if it is there.

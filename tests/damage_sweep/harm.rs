@@ -25,10 +25,36 @@ pub(crate) enum Change {
     /// Bytes drawn from this seed.
     Noise(Range<u64>, u64),
     Delete,
-    /// Other content.
+    /// Another file, with other content.
     Replace(Content),
+    /// Other content in the very file that is there.
+    Overwrite(Content),
     /// The whole folder is another one.
     Folder(Image),
+}
+
+/// What has to come of the other topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payments {
+    /// Nobody looks, so that long lists of damage to the one partition go fast.
+    Unseen,
+    /// It is what was written.
+    Intact,
+    /// Its record can't be read, and that is told.
+    Lost,
+    /// Its folder is told to belong to no topic.
+    Orphaned,
+}
+
+/// What has to come of the group's committed offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commits {
+    /// It is the last one.
+    Stay,
+    /// It may be an earlier one, or none, if that is told.
+    MayGo,
+    /// It is that of another time.
+    Are(Option<u64>),
 }
 
 /// What has to come of it.
@@ -40,16 +66,33 @@ pub(crate) struct Expected {
     pub(crate) may_cut: bool,
     /// The log may be refused so, instead of opened.
     pub(crate) refused: Option<ErrorKind>,
-    /// The group's committed offset may be an earlier one, or none, if that is told.
-    pub(crate) commits_may_go: bool,
-    /// The partition, or the log, is that of another time: what came later is known to nobody.
-    pub(crate) other_time: bool,
+    pub(crate) commits: Commits,
+    /// The partition is that of another time, when it ended at this offset: what came later is known to nobody.
+    pub(crate) ended_at: Option<u64>,
+    /// Just zeros were cut off: what is lost may be there all the same, where the file gets them back.
+    pub(crate) may_stay: bool,
+    /// Nothing is left of what is lost, and it wasn't known to be durable: so a power cut leaves it. None but the control
+    /// page can tell of it.
+    pub(crate) vanished: bool,
+    /// The folder that is harmed is told to belong to no topic.
+    pub(crate) orphaned: bool,
+    pub(crate) payments: Payments,
 }
 
 impl Expected {
     /// Nothing is lost.
     pub(crate) fn nothing() -> Self {
-        Self { lost: Vec::new(), may_cut: false, refused: None, commits_may_go: false, other_time: false }
+        Self {
+            lost: Vec::new(),
+            may_cut: false,
+            refused: None,
+            commits: Commits::Stay,
+            ended_at: None,
+            may_stay: false,
+            vanished: false,
+            orphaned: false,
+            payments: Payments::Intact,
+        }
     }
 }
 
@@ -69,7 +112,10 @@ impl Harm {
         let lost = lost_of(written, &change, segment + 1 == ground.written.segments.len());
         // A clean mark says where the log ends; else what isn't known to be durable can be a torn tail.
         let may_cut = ground.ending != Ending::Clean && segment + 1 == ground.written.segments.len();
-        let expected = Expected { lost, may_cut, ..Expected::nothing() };
+        let vanished = may_cut && ends_sooner(written, &change, ground.written.durable);
+        let may_stay = matches!(change, Change::Cut(at) if written.bytes[at as usize..].iter().all(|&byte| byte == 0));
+        let expected =
+            Expected { lost, may_cut, may_stay, vanished, payments: Payments::Unseen, ..Expected::nothing() };
         Self { path: written.path.clone(), change, expected }
     }
 
@@ -98,6 +144,7 @@ impl Harm {
                 overwrite(&path, &content.bytes);
                 fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(content.len).unwrap();
             }
+            Change::Overwrite(content) => content.write(&path),
             Change::Folder(image) => {
                 // New files, as a restored backup has.
                 remove(&path);
@@ -107,8 +154,18 @@ impl Harm {
     }
 }
 
+/// Whether just the last frames are gone, whole, and none of them was surely durable.
+fn ends_sooner(segment: &Segment, change: &Change, durable: u64) -> bool {
+    let end = match *change {
+        Change::Cut(at) => at,
+        Change::Zero(Range { start, end }) if end >= segment.end() => start,
+        _ => return false,
+    };
+    segment.frames.iter().any(|frame| frame.range.start == end && frame.offsets.start >= durable)
+}
+
 /// The offsets of frames whose bytes are changed; of all frames if neither copy of the header stays.
-fn lost_of(segment: &Segment, change: &Change, is_active: bool) -> Vec<Range<u64>> {
+pub(crate) fn lost_of(segment: &Segment, change: &Change, is_active: bool) -> Vec<Range<u64>> {
     let mut bytes = segment.bytes.clone();
     match change {
         Change::Flip(at, bit) => bytes[*at as usize] ^= 1 << bit,
@@ -119,7 +176,8 @@ fn lost_of(segment: &Segment, change: &Change, is_active: bool) -> Vec<Range<u64
                 .copy_from_slice(&noise(*seed, (range.end - range.start) as usize));
         }
         Change::Delete => bytes.clear(),
-        Change::Replace(_) | Change::Folder(_) => unreachable!("judged by who replaces"),
+        Change::Replace(content) | Change::Overwrite(content) => bytes = content.whole(),
+        Change::Folder(_) => unreachable!("judged by who replaces"),
     }
     let same = |range: Range<u64>| {
         let range = range.start as usize..range.end as usize;

@@ -1,4 +1,4 @@
-//! Damage to every file but the partition's segments.
+//! Damage to every file but the partition's segments, which are just deleted here.
 
 use std::path::Path;
 
@@ -6,9 +6,9 @@ use tidelog::ErrorKind;
 
 use crate::{
     ground::{Content, Ground},
-    harm::{Change, Expected, Harm},
+    harm::{Change, Commits, Expected, Harm, Payments, lost_of},
     sweep::Extent,
-    written::{FOLDER, noise},
+    written::{OTHER_TOPIC, noise},
 };
 
 /// Each file, damaged in each way.
@@ -16,12 +16,15 @@ pub(crate) fn files(ground: &Ground, extent: &Extent) -> Vec<Harm> {
     let mut harms = Vec::new();
     for (path, content) in &ground.image {
         let Some(content) = content else { continue };
-        if path.starts_with(FOLDER) && path.extension().is_some_and(|it| it == "log") {
+        if let Some(at) = ground.written.segments.iter().position(|segment| segment.path == *path) {
+            let harm = Harm::to_segment(ground, at, Change::Delete);
+            harms.push(Harm { expected: Expected { payments: Payments::Intact, ..harm.expected }, ..harm });
             continue;
         }
         for change in changes(content, extent) {
             let deleted = matches!(change, Change::Delete);
-            harms.push(Harm::new(path, change, expected(path, deleted)));
+            let payments = payments(ground, path, &change);
+            harms.push(Harm::new(path, change, Expected { payments, ..expected(path, deleted) }));
         }
     }
     harms
@@ -61,8 +64,20 @@ fn expected(path: &Path, deleted: bool) -> Expected {
         "tidelog.meta" if !deleted => refused(ErrorKind::Corruption),
         _ if name.ends_with(".json") && !deleted => refused(ErrorKind::Corruption),
         _ if of_offsets && Path::new(name).extension().is_some_and(|it| it == "log") => {
-            Expected { commits_may_go: true, ..Expected::nothing() }
+            Expected { commits: Commits::MayGo, ..Expected::nothing() }
         }
         _ => Expected::nothing(),
+    }
+}
+
+/// What becomes of the other topic's record.
+fn payments(ground: &Ground, path: &Path, change: &Change) -> Payments {
+    let (segment, _) = &ground.written.payments;
+    if segment.path == *path && !lost_of(segment, change, true).is_empty() {
+        Payments::Lost
+    } else if path == Path::new("topics").join(OTHER_TOPIC).with_extension("json") && matches!(change, Change::Delete) {
+        Payments::Orphaned
+    } else {
+        Payments::Intact
     }
 }

@@ -81,6 +81,11 @@ fn header_changes() -> Vec<Change> {
 pub(crate) fn ends(ground: &Ground, extent: &Extent) -> Vec<Harm> {
     let mut harms = Vec::new();
     for (at, segment) in ground.written.segments.iter().enumerate() {
+        // Whole frames are gone, as if there had never been any.
+        for frame in segment.frames.iter().rev().take(3) {
+            let gone = [Change::Zero(frame.range.start..segment.end()), Change::Cut(frame.range.start)];
+            harms.extend(gone.map(|change| Harm::to_segment(ground, at, change)));
+        }
         let active = at + 1 == ground.written.segments.len();
         let every = if active { extent.one_in(83) } else { extent.one_in(797) };
         for from in (segment.end() - TAIL_BYTES..segment.end()).step_by(every) {

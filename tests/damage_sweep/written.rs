@@ -16,6 +16,10 @@ use crate::{
 pub(crate) const TOPIC: &str = "orders";
 /// The folder of the partition that is damaged.
 pub(crate) const FOLDER: &str = "orders-0";
+/// Another topic, of one record, which is surely durable.
+pub(crate) const OTHER_TOPIC: &str = "payments";
+/// The folder of its partition.
+pub(crate) const OTHER_FOLDER: &str = "payments-0";
 pub(crate) const GROUP: &str = "billing";
 /// Committed by the group, one after the other.
 pub(crate) const COMMITS: [u64; 5] = [7, 30, 90, 200, 300];
@@ -75,12 +79,18 @@ pub(crate) fn record(number: u64) -> Record<'static> {
     }
 }
 
+/// The one record of the other topic.
+fn payment() -> Record<'static> {
+    Record::new("first").key("card").header("source", "web")
+}
+
 /// Numbers of records that are appended at once: one, or a batch.
 fn step(number: u64) -> u64 {
     if number % 11 == 3 { 2 + number % 30 } else { 1 }
 }
 
-/// Where a log is made: `log` in it, copies of earlier moments in `moment-1` and so on, and what was acknowledged.
+/// Where a log is made: `log` in it, copies of earlier moments in `moment-1` and so on, second names of its files in
+/// `originals`, and what was acknowledged.
 pub(crate) struct Place<'a>(pub(crate) &'a Path);
 
 impl Place<'_> {
@@ -93,6 +103,11 @@ impl Place<'_> {
         self.0.join(format!("moment-{segments}"))
     }
 
+    /// Where each file of the log has a second name.
+    pub(crate) fn originals(&self) -> PathBuf {
+        self.0.join("originals")
+    }
+
     pub(crate) fn acknowledged(&self) -> PathBuf {
         self.0.join("acknowledged")
     }
@@ -103,7 +118,7 @@ pub(crate) fn make(ending: Ending, folder: &Path) {
     let place = Place(folder);
     let mut log = options().open(place.log()).unwrap();
     // Another topic, whose turn comes behind.
-    log.create_topic("payments", TopicConfig::with_partitions(1)).unwrap().append(Record::new("first")).unwrap();
+    log.create_topic(OTHER_TOPIC, TopicConfig::with_partitions(1)).unwrap().append(payment()).unwrap();
     let topic = log.create_topic(TOPIC, TopicConfig::with_partitions(1)).unwrap();
     let mut partition = topic.partition(0).unwrap();
     let mut consumer = log.consumer(GROUP).topic(TOPIC).open().unwrap();
@@ -212,9 +227,11 @@ pub(crate) struct Segment {
     pub(crate) frames: Vec<Frame>,
 }
 
-/// All that was written to the partition.
+/// All that was written to the partition, and to the other topic's.
 pub(crate) struct Written {
     pub(crate) segments: Vec<Segment>,
+    /// The other topic's only segment, and its record.
+    pub(crate) payments: (Segment, Content),
     /// By offset.
     pub(crate) records: Vec<Content>,
     /// Records below this were surely on the device.
@@ -227,21 +244,17 @@ impl Written {
         let text = fs::read_to_string(place.acknowledged()).unwrap();
         let (end, durable) = text.split_once(' ').unwrap();
         let (end, durable): (u64, u64) = (end.parse().unwrap(), durable.parse().unwrap());
-        let folder = place.log().join(FOLDER);
-        let segments: Vec<Segment> = segment_names(&folder)
-            .into_iter()
-            .map(|name| {
-                let bytes = fs::read(folder.join(&name)).unwrap();
-                Segment { path: Path::new(FOLDER).join(name), frames: frames_of(&bytes), bytes }
-            })
-            .collect();
+        let segments = Segment::read_all(place, FOLDER);
         let mut records = Vec::new();
         for frame in segments.iter().flat_map(|segment| &segment.frames) {
             assert_eq!(frame.offsets.start, records.len() as u64);
             records.extend(frame.offsets.clone().map(|number| content(&record(number), frame.time_ms)));
         }
         assert_eq!((records.len() as u64, segments.len()), (end, SEGMENTS), "the files are what was acknowledged");
-        Self { segments, records, durable }
+        let [payments] = Segment::read_all(place, OTHER_FOLDER).try_into().unwrap();
+        assert_eq!(payments.frames.iter().map(|frame| frame.offsets.clone()).collect::<Vec<_>>(), [0..1]);
+        let payment = content(&payment(), payments.frames[0].time_ms);
+        Self { segments, payments: (payments, payment), records, durable }
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -254,6 +267,16 @@ impl Written {
 }
 
 impl Segment {
+    /// All of a partition's folder, in order.
+    fn read_all(place: &Place<'_>, folder: &str) -> Vec<Self> {
+        let read = |name: String| {
+            let path = Path::new(folder).join(name);
+            let bytes = fs::read(place.log().join(&path)).unwrap();
+            Self { path, frames: frames_of(&bytes), bytes }
+        };
+        segment_names(&place.log().join(folder)).into_iter().map(read).collect()
+    }
+
     /// Behind the last frame.
     pub(crate) fn end(&self) -> u64 {
         self.frames.last().unwrap().range.end

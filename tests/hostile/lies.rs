@@ -1,11 +1,6 @@
 //! Numbers that lie, under checks that hold (`src/doc/format.md`).
 
-use std::{
-    fs,
-    ops::Range,
-    path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::{fs, ops::Range, path::Path};
 
 use libtest_mimic::Failed;
 use tidelog::{ErrorKind, Log};
@@ -60,11 +55,22 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Whether it is this one's turn: all have it where `TIDELOG_DAMAGE` says `all`, else one in so many.
-fn has_turn(every: usize) -> bool {
-    static TURN: AtomicUsize = AtomicUsize::new(0);
-    let all = std::env::var("TIDELOG_DAMAGE").is_ok_and(|extent| extent == "all");
-    TURN.fetch_add(1, Ordering::Relaxed) % every == 0 || all
+/// The cases of one test, of which not all are run: always the same ones, whatever runs beside it.
+struct Turns {
+    all: bool,
+    met: usize,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self { all: std::env::var("TIDELOG_DAMAGE").is_ok_and(|extent| extent == "all"), met: 0 }
+    }
+
+    /// Whether it is the next one's turn: all have it where `TIDELOG_DAMAGE` says `all`, else one in so many.
+    fn is_next(&mut self, every: usize) -> bool {
+        self.met += 1;
+        self.all || self.met % every == 1
+    }
 }
 
 /// Opened, or refused by a kind that says why. Whoever knows how to make checks hold can write any log; but not make us
@@ -105,12 +111,13 @@ pub(crate) fn offsets_at_their_limit() -> Result<(), Failed> {
 
 /// Each field of segment headers and checkpoints, entries of indexes.
 pub(crate) fn fields_that_lie() -> Result<(), Failed> {
+    let mut turns = Turns::new();
     for is_closed in [true, false] {
         for lie in LIES {
             for at in [12, 16, 24, 40, 48, 56, 64, 72, 80, 88] {
                 let width = if at == 12 || at == 88 { 4 } else { 8 };
                 for segment in [0, 1, usize::MAX] {
-                    if !has_turn(13) {
+                    if !turns.is_next(13) {
                         continue;
                     }
                     let folder = Folder::new(is_closed);
@@ -121,7 +128,7 @@ pub(crate) fn fields_that_lie() -> Result<(), Failed> {
                 }
             }
             for at in (12..120).step_by(4) {
-                if !has_turn(13) {
+                if !turns.is_next(13) {
                     continue;
                 }
                 let folder = Folder::new(is_closed);
@@ -134,7 +141,7 @@ pub(crate) fn fields_that_lie() -> Result<(), Failed> {
                 check(&folder, &format!("{lie} at {at} of the checkpoint"))?;
             }
             for extension in ["index", "timeindex"] {
-                if !has_turn(3) {
+                if !turns.is_next(3) {
                     continue;
                 }
                 let folder = Folder::new(is_closed);
@@ -211,6 +218,7 @@ pub(crate) fn frames_that_lie() -> Result<(), Failed> {
     }
     // Length, relative offset, relative time, count, attributes, epoch, durable distance; key word, value word.
     let fields = [(1, 3), (8, 4), (12, 4), (16, 2), (18, 2), (24, 4), (28, 4), (32, 4), (36, 4)];
+    let mut turns = Turns::new();
     for is_closed in [true, false] {
         for (at, width) in fields {
             for lie in [
@@ -231,7 +239,7 @@ pub(crate) fn frames_that_lie() -> Result<(), Failed> {
                 u64::MAX,
             ] {
                 for which in [0, 100, usize::MAX] {
-                    if !has_turn(11) {
+                    if !turns.is_next(11) {
                         continue;
                     }
                     let folder = Folder::new(is_closed);

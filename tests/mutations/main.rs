@@ -129,7 +129,7 @@ fn every_mutation_is_found() {
     assert!(!mutations.is_empty(), "no mutation is named {wanted:?}");
     let bench = Bench::new();
     // Or else anything might be found.
-    assert!(!bench.finds(mutations[0].seed, 5_000), "a violation without any mutation");
+    assert_eq!(bench.finds(mutations[0].seed, 5_000), None, "a violation without any mutation");
     let mut found = 0;
     for mutation in &mutations {
         for hunk in &mutation.hunks {
@@ -137,12 +137,13 @@ fn every_mutation_is_found() {
             let text = fs::read_to_string(&path).unwrap();
             fs::write(&path, hunk.apply(&text).unwrap_or_else(|why| panic!("{}: {why}", mutation.name))).unwrap();
         }
-        let is_found = bench.finds(mutation.seed, STATES);
+        let told = bench.finds(mutation.seed, STATES);
         for hunk in &mutation.hunks {
             fs::copy(root().join(&hunk.file), bench.krate().join(&hunk.file)).unwrap();
         }
-        found += usize::from(is_found);
-        tell(&format!("{} {}: {}", if is_found { "found" } else { "MISSED" }, mutation.name, mutation.why));
+        found += usize::from(told.is_some());
+        tell(&format!("{} {}: {}", if told.is_some() { "found" } else { "MISSED" }, mutation.name, mutation.why));
+        told.iter().for_each(|told| tell(&format!("    {told}")));
     }
     tell(&format!("mutations={} found={found}", mutations.len()));
     assert_eq!(found, mutations.len());
@@ -189,8 +190,9 @@ impl Bench {
         self.0.path().join("program")
     }
 
-    /// Builds the copy as it is, and runs the simulation from a seed on: whether it finds a violation.
-    fn finds(&self, seed: u64, states: u64) -> bool {
+    /// Builds the copy as it is, and runs the simulation from a seed on: the seed and the first line of what it finds.
+    /// A program that ends in another way, or tells of no plan to repeat, has found nothing.
+    fn finds(&self, seed: u64, states: u64) -> Option<String> {
         let mut command = Command::new(env!("CARGO"));
         command.args(["run", "--release", "--quiet", "--", &seed.to_string(), &states.to_string()]);
         command.current_dir(self.program()).env("RUSTFLAGS", "--cfg fuzzing --cap-lints warn");
@@ -198,7 +200,13 @@ impl Bench {
         let output = command.output().unwrap();
         let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(told.contains("crash_states="), "it wasn't built, or didn't run:\n{errors}\n{told}");
-        output.status.code() == Some(1)
+        let first = told.lines().find(|line| line.starts_with("TIDELOG_SEED="));
+        match output.status.code() {
+            Some(0) => assert_eq!(first, None, "a violation that nobody heard of"),
+            Some(1) => assert!(first.is_some() && told.contains("\nsmaller: "), "what was violated?\n{errors}\n{told}"),
+            code => panic!("the simulation ended with {code:?}:\n{errors}\n{told}"),
+        }
+        first.map(str::to_owned)
     }
 }
 

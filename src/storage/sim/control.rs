@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Performed, Repeat, SimStorage, StoreObserver,
-    faults::{Fault, Operation, Reading},
+    faults::{Fault, Operation, Reading, WillFail},
 };
 use crate::storage::{FileSystem, FileSystemClass};
 
@@ -57,6 +57,11 @@ impl SimStorage {
     /// While `true`, the process has no descriptors left: nothing can be opened.
     pub(crate) fn run_out_of_files(&self, out: bool) {
         self.shared.faults.run_out_of_files(out);
+    }
+
+    /// What may fail from now on of all that was asked for by number; space apart.
+    pub(crate) fn will_fail(&self) -> WillFail {
+        self.shared.faults.will_fail()
     }
 
     /// Nothing fails any more, and space has no limit.

@@ -79,7 +79,7 @@ impl Faults {
 }
 
 #[cfg(any(test, fuzzing))]
-pub(crate) use plan::{Fault, Performed, Repeat};
+pub(crate) use plan::{Fault, Performed, Repeat, WillFail};
 
 #[cfg(any(test, fuzzing))]
 mod plan {
@@ -107,6 +107,26 @@ mod plan {
     impl From<io::ErrorKind> for Fault {
         fn from(kind: io::ErrorKind) -> Self {
             Self::Whole(kind)
+        }
+    }
+
+    /// What may still fail.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub(crate) struct WillFail {
+        /// What changes something. Maps count as that, so reads that open a file may fail with it.
+        pub(crate) changes: bool,
+        pub(crate) readings: bool,
+        pub(crate) syncs: bool,
+    }
+
+    impl WillFail {
+        pub(crate) fn anything(self) -> bool {
+            self.changes || self.readings || self.syncs
+        }
+
+        /// Whether something may that is done in order to read.
+        pub(crate) fn reads(self) -> bool {
+            self.changes || self.readings
         }
     }
 
@@ -269,6 +289,12 @@ mod plan {
 
         pub(in super::super) fn run_out_of_files(&self, out: bool) {
             self.plan.lock().out_of_files = out;
+        }
+
+        pub(in super::super) fn will_fail(&self) -> WillFail {
+            let plan = self.plan.lock();
+            let (changes, readings) = (plan.nth.is_some(), plan.nth_reading.is_some());
+            WillFail { changes, readings, syncs: plan.failing_syncs > 0 }
         }
 
         pub(in super::super) fn heal(&self) {
