@@ -36,7 +36,7 @@ use crate::{
         scan::{FileSource, Found, Scan, Source},
         segment::{Segment, SegmentSlot},
         set_aside::{COPY_BYTES, REWRITE_NAME, SetAsideFault, TornTail, give_up_temporary},
-        survey::{Candidate, Survey, SurveyEnd, Torn, survey},
+        survey::{Survey, SurveyEnd, Torn, survey},
     },
     segment_header::{DATA_START, Predecessor},
     storage::OpenMode,
@@ -44,6 +44,9 @@ use crate::{
 
 /// How far appends leave the last known offset behind when the offset ceiling is lost.
 pub(crate) const LOST_CEILING_GAP: u64 = 1 << 32;
+
+/// What is told of appends of which nothing is left.
+pub(super) const VANISHED: &str = "appends that the control page tells of are gone";
 
 /// Opens a partition by scanning it.
 pub(crate) fn open(
@@ -143,8 +146,7 @@ fn report_corruption(survey: &Survey, known: Option<&CheckpointState>, events: &
     }
 }
 
-/// Reports appends that were published in this boot, by the page, and of which nothing is left: not even bytes that are
-/// invalid. (Behind a power cut there is no such page, and nobody knows of them.)
+/// Reports appends that were published and of which nothing is left: not even bytes that are invalid.
 fn report_vanished(survey: &Survey, (last, end): (usize, u64), previous: &Previous, events: &mut Vec<RecoveryEvent>) {
     let next_offset = survey.tail.next_offset;
     let is_told = events.iter().any(|event| match event {
@@ -152,18 +154,9 @@ fn report_vanished(survey: &Survey, (last, end): (usize, u64), previous: &Previo
         RecoveryEvent::Corruption { offsets, .. } => offsets.contains(&next_offset),
         _ => false,
     });
-    let of_page = |candidate: &&Candidate| candidate.header.is_some_and(|it| it.segment_id == previous.segment_id);
-    let Some(candidate) = survey.candidates.get(last).filter(of_page) else { return };
-    let published = previous.committed.file_position();
-    if is_told || published <= end || previous.next_offset <= next_offset {
-        return;
-    }
-    events.push(RecoveryEvent::Corruption {
-        file: candidate.path.clone(),
-        range: end..published,
-        offsets: next_offset..previous.next_offset,
-        detail: "appends that the control page tells of are gone".into(),
-    });
+    let Some((range, offsets)) = survey.vanished(last, end, previous).filter(|_| !is_told) else { return };
+    let (file, detail) = (survey.candidates[last].path.clone(), VANISHED.into());
+    events.push(RecoveryEvent::Corruption { file, range, offsets, detail });
 }
 
 /// Cuts the torn tail, if there is one and what has to be done before is `kept`, or at least looks no further than it.

@@ -16,7 +16,7 @@ use crate::{
     frame::FrameHeader,
     partition::{
         checkpoint::CheckpointState,
-        control::LogPosition,
+        control::{LogPosition, Previous},
         recovery::{Opener, Tail},
         scan::{FileSource, Found, Scan, Source},
     },
@@ -456,6 +456,15 @@ impl Survey {
         let torn = Torn { candidate, position, reordered: self.last_valid > (candidate, at) };
         let position = position.unwrap_or_else(|| last_end(keep));
         SurveyEnd { keep, position, tail: invalid.before, torn: Some(torn) }
+    }
+
+    /// Appends that were published in this boot, by the page, and that lie behind the `end` in the `last` candidate: where
+    /// they were, and their offsets. (Behind a power cut there is no such page, and nobody knows of them.)
+    pub(super) fn vanished(&self, last: usize, end: u64, previous: &Previous) -> Option<(Range<u64>, Range<u64>)> {
+        let header = self.candidates.get(last)?.header?;
+        let (bytes, offsets) = (end..previous.committed.file_position(), self.tail.next_offset..previous.next_offset);
+        let is_of_page = header.segment_id == previous.segment_id;
+        (is_of_page && !bytes.is_empty() && !offsets.is_empty()).then_some((bytes, offsets))
     }
 
     /// X: the first invalid range that reaches beyond S, and the place in it.

@@ -75,3 +75,28 @@ fn a_last_frame_that_falls_back_is_told_as_the_tail_that_is_cut() {
         }
     }
 }
+
+/// Zeros are the end of a log; but the control page knows of appends that were there.
+#[test]
+fn appends_that_are_zeros_now_are_told_as_an_open_tells_them() {
+    for at in [2, 3] {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        append_numbers(&partition, 0..4);
+        drop(partition);
+        let path = machine.segments().pop().unwrap();
+        let bytes = machine.read_file(&path);
+        let segment = SegmentHeader::decode(&bytes[..crate::segment_header::SEGMENT_HEADER_BYTES]).unwrap();
+        let (last, frame) = last_frame(&bytes, &segment);
+        let (frame_bytes, end) = (frame.frame_bytes() as u64, last + frame.frame_bytes() as u64);
+        let start = end - (4 - at) * frame_bytes;
+        machine.write_file(&path, &vec![0; (end - start) as usize], start);
+
+        let findings = verified(&machine);
+        let (_, report) = machine.open();
+        let [VerifyFinding::Corruption { file, range, offsets, .. }] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!((file, range, offsets), (&path, &(start..end), &(at..4)));
+        let [RecoveryEvent::Corruption { file, range, offsets, .. }] = report.events() else { panic!("{report:?}") };
+        assert_eq!((file, range, offsets), (&path, &(start..end), &(at..4)));
+    }
+}

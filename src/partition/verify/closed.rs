@@ -23,6 +23,7 @@ use crate::{
         control::{ControlPage, Previous},
         offset_index::{self, Entry},
         recovery::{Ending, Opener, Tail, tail_of},
+        salvage::VANISHED,
         scan::{FileSource, Source},
         segment::{base_offset_of, index_path, segment_path},
         survey::survey,
@@ -211,7 +212,7 @@ fn find_end(
     };
     let surveyed = believed.and_then(|end| match end {
         Some(end) => Ok(end),
-        None => surveyed_end(opener, checkpoint, verification),
+        None => surveyed_end(opener, checkpoint, page.believed.as_ref(), verification),
     });
     surveyed.or_else(|error| unknown_end(opener, known.as_ref(), error, Some(verification)))
 }
@@ -284,6 +285,7 @@ fn last_entry(storage: &dyn Storage, path: &Path, header: &SegmentHeader, source
 fn surveyed_end(
     opener: &mut Opener<'_>,
     checkpoint: Option<&Checkpoint>,
+    page: Option<&Previous>,
     verification: &mut Verification<'_>,
 ) -> Result<End> {
     let known = checkpoint.map(Checkpoint::presumed_state);
@@ -303,6 +305,14 @@ fn surveyed_end(
         let file = found.candidates[torn.candidate].path.clone();
         let (position, end_offset) = (torn.position.unwrap_or(0), ending.tail.next_offset);
         verification.find(VerifyFinding::TornTail { file, position, end_offset });
+    }
+    // Damage at the end takes the offsets up to where appends go on.
+    let is_told = ending.torn.is_some() || found.invalid.iter().any(|invalid| invalid.resume.is_none());
+    let last = ending.keep.saturating_sub(1);
+    let vanished = page.filter(|_| !is_told).and_then(|page| found.vanished(last, ending.position, page));
+    if let Some((range, offsets)) = vanished {
+        let (file, detail) = (found.candidates[last].path.clone(), VANISHED.into());
+        verification.find(VerifyFinding::Corruption { file, range, offsets, detail });
     }
     let next_offset = ending.tail.next_offset;
     let offset = known.map_or(next_offset, |state| next_offset.max(state.offset_ceiling));
