@@ -1,17 +1,21 @@
 //! What verifying a log tells: findings, counts, progress.
 //!
 //! # Invariants
-//! - A report never grows beyond [`MAX_LISTED`] findings; those beyond are counted.
+//! - A report never grows beyond [`MAX_LISTED`] findings; those beyond are counted. Whether something couldn't be read is
+//!   known all the same.
+//! - A lack of descriptors is an error and no finding: nothing is wrong with the log.
 //! - Progress comes to its total, unless whoever watches it ends the verification.
 //!
 //! # Thread safety
 //! Plain values.
 
 use std::{
-    fmt,
+    fmt, io,
     ops::{ControlFlow, Range},
     path::{Path, PathBuf},
 };
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// So many findings are listed, so that the memory of a verification has a bound.
 const MAX_LISTED: usize = 10_000;
@@ -367,17 +371,23 @@ pub(crate) struct Verification<'w> {
     /// Bytes that nobody was told of yet.
     untold: u64,
     watch: Watch<'w>,
+    /// The first file that something couldn't be read of, listed or not, and what the system said.
+    unreadable: Option<(PathBuf, String)>,
+    /// Why there is no report.
+    failure: Option<Error>,
 }
 
 /// What was found and counted up to some moment, to go back to it.
 pub(crate) struct Mark {
     report: (usize, u64),
     findings: u64,
+    has_unreadable: bool,
 }
 
 impl<'w> Verification<'w> {
     pub(crate) fn new(watch: Watch<'w>) -> Self {
-        Self { report: VerifyReport::default(), progress: VerifyProgress::default(), untold: 0, watch }
+        let (report, progress) = (VerifyReport::default(), VerifyProgress::default());
+        Self { report, progress, untold: 0, watch, unreadable: None, failure: None }
     }
 
     /// There is more to be read.
@@ -393,6 +403,9 @@ impl<'w> Verification<'w> {
 
     pub(crate) fn find(&mut self, finding: VerifyFinding) {
         self.progress.findings += 1;
+        if let VerifyFinding::Unreadable { file, detail, .. } = &finding {
+            self.unreadable.get_or_insert_with(|| (file.clone(), detail.clone()));
+        }
         if self.report.findings.len() < MAX_LISTED {
             self.report.findings.push(finding);
         } else {
@@ -400,8 +413,23 @@ impl<'w> Verification<'w> {
         }
     }
 
+    /// A file can't be opened, or some of it can't be read; `range` is what isn't read then. Answers what is in its place
+    /// if that is no file.
+    pub(crate) fn refused(&mut self, file: &Path, range: Range<u64>, source: io::Error) -> Option<String> {
+        let detail = source.to_string();
+        let error = Error::io("verify", file, source);
+        match error.kind() {
+            ErrorKind::Corruption => return Some(detail),
+            // Nothing is wrong with the log: it isn't the one to tell of.
+            ErrorKind::LimitReached => drop(self.failure.get_or_insert(error)),
+            _ => self.find(VerifyFinding::Unreadable { file: file.to_owned(), range, detail }),
+        }
+        None
+    }
+
     pub(crate) fn mark(&self) -> Mark {
-        Mark { report: (self.report.findings.len(), self.report.unlisted), findings: self.progress.findings }
+        let report = (self.report.findings.len(), self.report.unlisted);
+        Mark { report, findings: self.progress.findings, has_unreadable: self.unreadable.is_some() }
     }
 
     /// What was found since the mark was about something that isn't there any more.
@@ -409,6 +437,9 @@ impl<'w> Verification<'w> {
         self.report.findings.truncate(mark.report.0);
         self.report.unlisted = mark.report.1;
         self.progress.findings = mark.findings;
+        if !mark.has_unreadable {
+            self.unreadable = None;
+        }
     }
 
     pub(crate) fn count_segment(&mut self, bytes: u64) {
@@ -439,17 +470,66 @@ impl<'w> Verification<'w> {
     /// Tells whoever watches, if it doesn't know that it is over.
     pub(crate) fn tell(&mut self) {
         self.untold = 0;
-        if !self.report.stopped && (self.watch)(&self.progress).is_break() {
+        if !self.is_stopped() && (self.watch)(&self.progress).is_break() {
             self.report.stopped = true;
         }
     }
 
     /// Whether to end here.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.report.stopped
+        self.report.stopped || self.failure.is_some()
     }
 
-    pub(crate) fn finish(self) -> VerifyReport {
-        self.report
+    /// What was found; kind `LimitReached` if there was no descriptor to look with.
+    pub(crate) fn finish(self) -> Result<VerifyReport> {
+        self.failure.map_or(Ok(self.report), Err)
+    }
+
+    /// The same for who is going to write: kind `Io` if the device didn't give something.
+    pub(crate) fn finish_readable(self) -> Result<VerifyReport> {
+        match self.unreadable {
+            Some((file, detail)) if self.failure.is_none() => Err(Error::io("read", file, io::Error::other(detail))),
+            _ => self.failure.map_or(Ok(self.report), Err),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn unreadable() -> VerifyFinding {
+        VerifyFinding::Unreadable { file: "a.log".into(), range: 0..512, detail: "a bad block".into() }
+    }
+
+    fn other() -> VerifyFinding {
+        VerifyFinding::OrphanedFolder { folder: "b-0".into() }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_known_behind_any_number_of_findings() {
+        let mut watch = |_: &_| ControlFlow::Continue(());
+        let mut verification = Verification::new(&mut watch);
+        (0..MAX_LISTED).for_each(|_| verification.find(other()));
+        let mark = verification.mark();
+        verification.find(unreadable());
+        verification.forget_since(&mark);
+        assert!(verification.unreadable.is_none(), "of a file that isn't there any more");
+        verification.find(unreadable());
+        assert_eq!((verification.report.findings.len(), verification.report.unlisted), (MAX_LISTED, 1));
+        let error = verification.finish_readable().unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(Path::new("a.log"))));
+    }
+
+    #[test]
+    fn what_could_not_be_read_before_a_mark_stays_known() {
+        let mut watch = |_: &_| ControlFlow::Continue(());
+        let mut verification = Verification::new(&mut watch);
+        verification.find(unreadable());
+        let mark = verification.mark();
+        verification.find(unreadable());
+        verification.forget_since(&mark);
+        assert_eq!(verification.finish_readable().unwrap_err().kind(), ErrorKind::Io);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Steps
 //! 1. Everything is read, as by a verification. Where the device doesn't give something, nothing is done: what can be read
-//!    should be copied to another device first.
+//!    should be copied to another device first. (Where it fails later on, it ends there.)
 //! 2. The log is opened and closed. That recovers it as any open does: a torn tail is cut, after a copy; what wasn't known
 //!    to be durable is written anew; a checkpoint is mended. Groups whose commits can't be told in full go on from what is
 //!    left of them, and that is written down.
@@ -22,13 +22,13 @@ use super::verify::check_folder;
 use crate::{
     clock::Clock,
     config::LogOptions,
-    error::{Error, Result},
+    error::Result,
     housekeeper::Background,
     partition::{RepairAction, repair},
     report::RecoveryReport,
     storage::{Lock, Storage},
     topics::ClosedPartition,
-    verification::{Verification, VerifyFinding, VerifyReport},
+    verification::{Verification, VerifyReport},
 };
 
 /// What [`LogOptions::repair`] found and did.
@@ -90,7 +90,8 @@ impl LogOptions {
     /// - [`Locked`](crate::ErrorKind::Locked): somebody has it open.
     /// - Those of [`Log::open`](crate::Log::open): a log that can't be opened, for a topic's file that is damaged, can't be
     ///   repaired either.
-    /// - [`Io`](crate::ErrorKind::Io): the device doesn't give something; nothing was done. Or a write or sync failed.
+    /// - [`Io`](crate::ErrorKind::Io): the device doesn't give something. Nothing was done, unless it gave that at first.
+    ///   Or a write or sync failed.
     /// - [`StorageFull`](crate::ErrorKind::StorageFull): there is no space for a copy.
     pub fn repair(self, path: impl AsRef<Path>) -> Result<RepairReport> {
         let storage = self.storage();
@@ -102,18 +103,23 @@ impl LogOptions {
         let options = Self { background: Background::Stepped, ..self };
         options.validate()?;
         check_folder(&*storage, path)?;
-        refuse_unreadable(&verified(|verification| options.clone().verify_on(path, storage.clone(), verification))?)?;
+        let mut ignore = |_: &_| ControlFlow::Continue(());
+        let mut before = Verification::new(&mut ignore);
+        options.clone().verify_on(path, storage.clone(), &mut before)?;
+        before.finish_readable()?;
         let (lock, recovery, mut actions) = options.recover(path, storage.clone(), clock)?;
         let topics = options.closed_topics(path, storage.clone())?;
-        let mut ignore = |_: &_| ControlFlow::Continue(());
         let mut found = Verification::new(&mut ignore);
         let files = topics.check_files(&mut found)?;
-        for ClosedPartition { spec, dir, .. } in topics.plan_closed(&files, &mut found)? {
+        let partitions = topics.plan_closed(&files, &mut found)?;
+        found.finish_readable()?;
+        for ClosedPartition { spec, dir, .. } in partitions {
             actions.extend(repair(topics.environment(), &dir, &spec)?);
         }
-        let after = verified(|verification| options.verify_locked(path, storage, verification))?;
+        let mut after = Verification::new(&mut ignore);
+        options.verify_locked(path, storage, &mut after)?;
         drop(lock);
-        Ok(RepairReport { recovery, actions, after })
+        Ok(RepairReport { recovery, actions, after: after.finish()? })
     }
 
     /// Opens and closes the log. Answers its lock, which is still held, what was found, and what was done.
@@ -134,21 +140,4 @@ impl LogOptions {
         closed?;
         Ok((lock, recovery, actions))
     }
-}
-
-fn verified(verify: impl FnOnce(&mut Verification<'_>) -> Result<()>) -> Result<VerifyReport> {
-    let mut ignore = |_: &_| ControlFlow::Continue(());
-    let mut verification = Verification::new(&mut ignore);
-    verify(&mut verification)?;
-    Ok(verification.finish())
-}
-
-/// The error of a device that doesn't give what is to be copied, or mapped.
-fn refuse_unreadable(report: &VerifyReport) -> Result<()> {
-    let unreadable = report.findings().iter().find_map(|finding| match finding {
-        VerifyFinding::Unreadable { file, detail, .. } => Some((file, detail)),
-        _ => None,
-    });
-    let Some((file, detail)) = unreadable else { return Ok(()) };
-    Err(Error::io("read", file, std::io::Error::other(detail.clone())))
 }

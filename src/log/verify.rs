@@ -64,7 +64,7 @@ impl Log {
         self.check_open()?;
         let (topics, groups) = (&self.shared.topics, &self.shared.groups);
         let mut verification = Verification::new(&mut progress);
-        check_meta(&*topics.environment().storage, &self.shared.path, &mut verification);
+        check_meta(&*topics.environment().storage, &self.shared.path, &mut verification)?;
         topics.verify_files(&mut verification)?;
         let plans = topics.plan_verification(&mut verification)?;
         let commits = groups.partition().plan_verification(&mut verification)?;
@@ -91,7 +91,7 @@ impl Log {
         }
         self.check_open()?;
         verification.tell();
-        Ok(verification.finish())
+        verification.finish()
     }
 }
 
@@ -134,7 +134,7 @@ impl LogOptions {
         let mut verification = Verification::new(&mut progress);
         let storage = self.storage();
         self.verify_on(path.as_ref(), storage, &mut verification)?;
-        Ok(verification.finish())
+        verification.finish()
     }
 
     /// The storage that the options name.
@@ -162,7 +162,7 @@ impl LogOptions {
         storage: Arc<dyn Storage>,
         verification: &mut Verification<'_>,
     ) -> Result<()> {
-        check_meta(&*storage, path, verification);
+        check_meta(&*storage, path, verification)?;
         let topics = self.closed_topics(path, storage)?;
         let files = topics.check_files(verification)?;
         let plans = topics.plan_closed(&files, verification)?;
@@ -223,11 +223,12 @@ fn share_lock(storage: &dyn Storage, path: &Path) -> Result<Option<Lock>> {
 }
 
 /// Tells what is wrong with the file that says what the folder is.
-fn check_meta(storage: &dyn Storage, path: &Path, verification: &mut Verification<'_>) {
+fn check_meta(storage: &dyn Storage, path: &Path, verification: &mut Verification<'_>) -> Result<()> {
     let file = path.join(META_FILE);
     match read_meta(storage, path) {
         Ok(Some(Meta { .. })) => {}
         Ok(None) => verification.find(VerifyFinding::File { file, detail: "it is missing".into() }),
-        Err(error) => verification.find(file_finding(file, &error)),
+        Err(error) => verification.find(file_finding(file, error)?),
     }
+    Ok(())
 }

@@ -26,7 +26,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::{
     error::{Error, ErrorKind, Repr, Result},
-    partition::control::LogPosition,
+    partition::{OFFSET_CEILING_STEP, control::LogPosition},
     storage::{File, OpenMode, Storage},
 };
 
@@ -305,6 +305,16 @@ impl Checkpoint {
     /// What counts now.
     pub(crate) fn state(&self) -> &CheckpointState {
         self.deferred.as_ref().unwrap_or(&self.state)
+    }
+
+    /// What has to be taken for granted where the log's end is looked for: where a slot is lost, it may have been the newer
+    /// one, with a higher ceiling: a step above the end of the frame that needed it.
+    pub(crate) fn presumed_state(&self) -> CheckpointState {
+        let mut state = *self.state();
+        if self.lost_slot.is_some() {
+            state.offset_ceiling = state.offset_ceiling.saturating_add(2 * OFFSET_CEILING_STEP);
+        }
+        state
     }
 
     /// Makes `state` the one that counts, durable when this returns.

@@ -600,22 +600,29 @@ fn frame_behind(file: &Arc<dyn File>, header: &SegmentHeader, end: u64) -> std::
 
 /// Verifies the frames from the last index entry to `end`, where the last one has to end. `None` if they don't.
 pub(crate) fn verify_tail(segment: &Segment, end: u64) -> Option<Tail> {
-    let header = &segment.header;
     let start = segment.index().and_then(|index| index.last()).map_or(DATA_START, |entry| entry.position);
-    let mut tail = Tail { next_offset: header.base_offset, last_time_ms: header.base_timestamp_ms, epoch: 0 };
     let mut source = FileSource::new(segment.file.get()?).ok()?.until(end);
-    let mut scan = Scan::verified(segment.seed, start);
+    tail_of(&segment.header, &mut source, start, end).ok()?
+}
+
+/// The tail behind the frames from `start` to `end`, where the last one has to end, as has the source. `None` if they
+/// aren't what was written.
+pub(crate) fn tail_of(
+    header: &SegmentHeader,
+    source: &mut FileSource,
+    start: u64,
+    end: u64,
+) -> std::io::Result<Option<Tail>> {
+    let mut tail = Tail { next_offset: header.base_offset, last_time_ms: header.base_timestamp_ms, epoch: 0 };
+    let mut scan = Scan::verified(header.frame_seed(), start);
     loop {
-        match scan.next_in(&mut source).ok()? {
-            Found::Frame { header: frame, .. } => {
-                let base = header.base_offset.checked_add(frame.relative_offset.into())?;
-                if base < tail.next_offset || frame.epoch < tail.epoch {
-                    return None;
-                }
-                tail = Tail::behind(header, &frame)?;
-            }
-            Found::End { position } => return (position == end && source.len() == end).then_some(tail),
-            Found::Damage { .. } => return None,
+        match scan.next_in(source)? {
+            Found::Frame { header: frame, .. } => match tail.then(header, &frame) {
+                Some(behind) => tail = behind,
+                None => return Ok(None),
+            },
+            Found::End { position } => return Ok((position == end && source.len() == end).then_some(tail)),
+            Found::Damage { .. } => return Ok(None),
         }
     }
 }
@@ -663,6 +670,12 @@ impl Doubt {
 }
 
 impl Tail {
+    /// The tail behind one more frame; `None` if its offset or epoch falls.
+    fn then(&self, segment: &SegmentHeader, frame: &FrameHeader) -> Option<Self> {
+        let base = segment.base_offset.checked_add(frame.relative_offset.into())?;
+        if base < self.next_offset || frame.epoch < self.epoch { None } else { Self::behind(segment, frame) }
+    }
+
     /// The tail of a log whose last frame is `frame`. `None` if its numbers overflow.
     pub(crate) fn behind(segment: &SegmentHeader, frame: &FrameHeader) -> Option<Self> {
         Some(Self {

@@ -5,8 +5,11 @@
 //! - Indexes of segments in which something was mended, and damaged ones, are made anew.
 //!
 //! # Invariants
-//! - A copy is complete, durable, and was compared with what it was taken from, before a byte of that changes.
-//! - No byte outside of a damaged range, or of a damaged header copy, is written. No frame moves; no offset changes.
+//! - Nothing is written where the device doesn't give something: what can't be read for a moment isn't damaged.
+//! - Of damaged frames a copy is complete, durable, and was compared with what it was taken from, before a byte of them
+//!   changes. Damaged copies of headers and damaged indexes, which can be made anew, aren't kept.
+//! - No byte of a segment outside of a damaged range, or of a damaged header copy, is written. No frame moves; no offset
+//!   changes.
 //! - A crash at any step leaves what was damaged damaged, or mended; doing it again goes on from there. (A range that was
 //!   half written then is copied once more, under another name.)
 //! - A filler's header is stored behind its body. So what is half written is damage, as before.
@@ -25,16 +28,16 @@ use super::{
     Environment, PartitionSpec,
     offset_index::{self, Entry, OffsetIndex, replace_file},
     recovery::zero_behind,
-    scan::{FileSource, Found, Scan, Source, first_nonzero},
+    scan::{FileSource, Found, Scan, first_nonzero},
     segment::{index_path, time_index_path},
     set_aside::{copy_aside, is_copy},
-    time_index::{self, BlockBuilder, Bond, Coverage},
+    time_index::{self, Bond, Coverage},
     verify::{ClosedPlan, ClosedSegment, Damaged},
 };
 use crate::{
     error::{Error, Result},
     frame::{self, FramePlace, NO_DURABLE_DISTANCE, filler},
-    segment_header::{DATA_START, SEGMENT_HEADER_BYTES},
+    segment_header::{DATA_START, SEGMENT_HEADER_BYTES, SegmentHeader},
     storage::{EntryKind, OpenMode, Storage},
     verification::{Verification, VerifyFinding},
 };
@@ -100,7 +103,7 @@ pub(crate) fn repair(env: &Environment, dir: &Path, spec: &PartitionSpec) -> Res
     let mut verification = Verification::new(&mut watch);
     let Some(plan) = ClosedPlan::new(env, dir, spec, &mut verification)? else { return Ok(Vec::new()) };
     let damaged = plan.find_damaged(&mut verification);
-    let report = verification.finish();
+    let report = verification.finish_readable()?;
 
     let mut repair = Repair { storage: &*env.storage, dir, actions: Vec::new() };
     for (file, header, position) in plan.bad_copies() {
@@ -159,6 +162,8 @@ impl Repair<'_> {
                 }
                 kept_in = Some(copy);
             }
+            // Behind the copy: a device that gives the right bytes again may have done so for that.
+            refuse_frames(FileSource::new(file.clone())?.until(there.end), header, there.start)?;
             if there.end < range.end {
                 // The file was cut: what the next segment says was there is zeros now, and then fillers.
                 file.set_len(range.end)?;
@@ -196,34 +201,17 @@ impl Repair<'_> {
         let (header, end, storage) = (&segment.header, segment.end, self.storage);
         let path = index_path(&segment.path);
         let index = OffsetIndex::create(storage, &path, header.segment_id, end, end, false)?;
-        let (mut blocks, mut builder, mut next_entry) = (Vec::new(), BlockBuilder::default(), DATA_START);
-        let mut scan = || -> io::Result<()> {
+        let mut next_entry = DATA_START;
+        let mut walk = || {
             let mut source = FileSource::new(storage.open(&segment.path, OpenMode::Read)?)?.until(end);
-            let mut scan = Scan::verified(header.frame_seed(), DATA_START);
-            loop {
-                let (position, found) = match scan.next_in(&mut source)? {
-                    Found::Frame { header, .. } if header.is_filler() => continue,
-                    Found::Frame { position, header } => (position, header),
-                    Found::Damage { range, .. } => {
-                        // Where no filler fits.
-                        let behind = blocks.last().map_or(0, |block: &time_index::Block| block.relative_offset);
-                        blocks.extend(builder.add(range.start, behind, i64::MAX));
-                        continue;
-                    }
-                    Found::End { .. } => return Ok(()),
-                };
+            time_index::blocks_of_frames(header, &mut source, end, |position, frame| {
                 if position >= next_entry {
-                    index.append(Entry { relative_offset: found.relative_offset, position });
+                    index.append(Entry { relative_offset: frame.relative_offset, position });
                     next_entry = position + offset_index::INTERVAL_BYTES;
                 }
-                let append_ms = header.base_timestamp_ms.saturating_add(found.relative_time_ms.into());
-                let bytes = source.at(position, found.frame_bytes())?;
-                let greatest_ms = time_index::greatest_time_of(&found, bytes, append_ms);
-                blocks.extend(builder.add(position, found.relative_offset, greatest_ms));
-            }
+            })
         };
-        scan().map_err(|source| Error::io("read", &segment.path, source))?;
-        blocks.extend(builder.finish());
+        let blocks = walk().map_err(|source: io::Error| Error::io("read", &segment.path, source))?;
         let times = time_index_path(&segment.path);
         let save = || {
             index.save(storage, &path)?;
@@ -233,6 +221,18 @@ impl Repair<'_> {
             replace_file(storage, &times, |file| file.write_all_at(&bytes, 0))
         };
         save().map_err(|source| Error::io("write the index", &path, source))
+    }
+}
+
+/// An error if there is a valid frame from `start` on: whoever found damage there was given other bytes.
+fn refuse_frames(mut source: FileSource, header: &SegmentHeader, start: u64) -> io::Result<()> {
+    let mut scan = Scan::verified(header.frame_seed(), start);
+    loop {
+        match scan.next_in(&mut source)? {
+            Found::Frame { .. } => return Err(io::Error::other("the device gives other bytes than before")),
+            Found::Damage { .. } => {}
+            Found::End { .. } => return Ok(()),
+        }
     }
 }
 

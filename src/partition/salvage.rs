@@ -29,15 +29,14 @@ use std::{io, sync::Arc};
 use crate::{
     error::{Error, ErrorKind, Result},
     partition::{
-        OFFSET_CEILING_STEP,
         checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
-        control::{ControlPage, LogPosition, Previous, PreviousPage},
+        control::{ControlPage, Previous, PreviousPage},
         recovery::{Opener, Recovered, Tail, Unsettled, position, remove_segment, verify_tail},
         report::{Cut, Opening, RecoveryEvent},
         scan::{FileSource, Found, Scan, Source},
         segment::{Segment, SegmentSlot},
         set_aside::{COPY_BYTES, REWRITE_NAME, SetAsideFault, TornTail, give_up_temporary},
-        survey::{Candidate, Survey, survey},
+        survey::{Survey, SurveyEnd, Torn, survey},
     },
     segment_header::{COPY_A_AT, COPY_B_AT, DATA_START, Predecessor, SEGMENT_HEADER_BYTES, SegmentHeader},
     storage::{File, OpenMode},
@@ -46,35 +45,30 @@ use crate::{
 /// How far appends leave the last known offset behind when the offset ceiling is lost.
 pub(crate) const LOST_CEILING_GAP: u64 = 1 << 32;
 
+/// What is told of appends of which nothing is left.
+pub(super) const VANISHED: &str = "appends that the control page tells of are gone";
+
 /// Opens a partition by scanning it.
 pub(crate) fn open(
     mut opener: Opener<'_>,
     mut checkpoint: Option<Checkpoint>,
     page: PreviousPage,
 ) -> Result<Recovered> {
-    let known = checkpoint.as_ref().map(|checkpoint| {
-        let mut state = *checkpoint.state();
-        if checkpoint.lost_slot().is_some() {
-            // It may have been the newer one, with a higher ceiling: a step above the end of the frame that needed it.
-            state.offset_ceiling = state.offset_ceiling.saturating_add(2 * OFFSET_CEILING_STEP);
-        }
-        state
-    });
+    let known = checkpoint.as_ref().map(Checkpoint::presumed_state);
     let mut events = Vec::new();
     let log_start_offset = match &known {
         Some(state) => state.log_start_offset,
         None => opener.bases.first().copied().unwrap_or(0),
     };
     opener.note_missing_start(log_start_offset, &mut events);
-    // A checkpoint that was made anew by a recovery that couldn't make anything durable knows of no mark either, and
-    // nothing was appended since.
-    let marked = known.filter(|state| state.durable != LogPosition::START || opener.bases.is_empty());
-    let mut survey = survey(&opener, marked.as_ref())?;
+    let mut survey = survey(&opener, known.as_ref())?;
     events.extend(survey.missing.iter().map(|offsets| RecoveryEvent::SegmentsMissing { offsets: offsets.clone() }));
     let told = events.len();
     report_corruption(&survey, known.as_ref(), &mut events);
     let kept = match &mut checkpoint {
-        Some(checkpoint) if events.len() > told && survey.torn().is_some() => keep_mark(&opener, checkpoint, &survey),
+        Some(checkpoint) if events.len() > told && survey.ending().torn.is_some() => {
+            keep_mark(&opener, checkpoint, &survey)
+        }
         _ => Ok(()),
     };
     let Ended { end, uncut, failed } = cut(&mut opener, &mut survey, kept, &mut events)?;
@@ -153,8 +147,7 @@ fn report_corruption(survey: &Survey, known: Option<&CheckpointState>, events: &
     }
 }
 
-/// Reports appends that were published in this boot, by the page, and of which nothing is left: not even bytes that are
-/// invalid. (Behind a power cut there is no such page, and nobody knows of them.)
+/// Reports appends that were published and of which nothing is left: not even bytes that are invalid.
 fn report_vanished(survey: &Survey, (last, end): (usize, u64), previous: &Previous, events: &mut Vec<RecoveryEvent>) {
     let next_offset = survey.tail.next_offset;
     let is_told = events.iter().any(|event| match event {
@@ -162,18 +155,9 @@ fn report_vanished(survey: &Survey, (last, end): (usize, u64), previous: &Previo
         RecoveryEvent::Corruption { offsets, .. } => offsets.contains(&next_offset),
         _ => false,
     });
-    let of_page = |candidate: &&Candidate| candidate.header.is_some_and(|it| it.segment_id == previous.segment_id);
-    let Some(candidate) = survey.candidates.get(last).filter(of_page) else { return };
-    let published = previous.committed.file_position();
-    if is_told || published <= end || previous.next_offset <= next_offset {
-        return;
-    }
-    events.push(RecoveryEvent::Corruption {
-        file: candidate.path.clone(),
-        range: end..published,
-        offsets: next_offset..previous.next_offset,
-        detail: "appends that the control page tells of are gone".into(),
-    });
+    let Some((range, offsets)) = survey.vanished(last, end, previous).filter(|_| !is_told) else { return };
+    let (file, detail) = (survey.candidates[last].path.clone(), VANISHED.into());
+    events.push(RecoveryEvent::Corruption { file, range, offsets, detail });
 }
 
 /// Cuts the torn tail, if there is one and what has to be done before is `kept`, or at least looks no further than it.
@@ -183,27 +167,22 @@ fn cut(
     kept: Result<(), SetAsideFault>,
     events: &mut Vec<RecoveryEvent>,
 ) -> Result<Ended> {
-    let Some((invalid, at)) = survey.torn().map(|(invalid, at)| (invalid.clone(), at)) else {
-        let last = survey.candidates.len().saturating_sub(1);
-        return Ok(Ended { end: (last, survey.end_of(last)), uncut: None, failed: None });
+    let SurveyEnd { keep, position: end, tail, torn } = survey.ending();
+    let last = keep.saturating_sub(1);
+    let Some(Torn { position, reordered, .. }) = torn else {
+        return Ok(Ended { end: (last, end), uncut: None, failed: None });
     };
-    let reordered = survey.last_valid > (invalid.candidate, at);
-    // A segment that is invalid as a whole goes as a whole; the one before it is then the last.
-    let whole = at < DATA_START;
-    let keep = if whole { invalid.candidate } else { invalid.candidate + 1 };
     let later = survey.candidates.drain(keep..).map(|candidate| (candidate.base, candidate.path)).collect::<Vec<_>>();
     opener.bases.retain(|base| !later.iter().any(|(gone, _)| gone == base));
-    let last = keep.saturating_sub(1);
     let mut torn = TornTail { cut: None, later: later.into_iter().map(|(_, path)| path).collect() };
-    torn.cut = survey.candidates.get(last).filter(|_| !whole).map(|candidate| (candidate.clone(), at));
+    torn.cut = position.and_then(|position| Some((survey.candidates.get(last)?.clone(), position)));
     let set_aside = kept.and_then(|()| torn.set_aside(opener.storage(), opener.dir));
     if let (Some((cut, _)), Some(candidate)) = (&torn.cut, survey.candidates.get_mut(last)) {
         candidate.written.clone_from(&cut.written);
     }
-    survey.tail = invalid.before;
-    let end = if whole { survey.end_of(last) } else { at };
+    survey.tail = tail;
     let file = opener.path(survey.candidates.get(last).map_or(0, |candidate| candidate.base));
-    let mut cut = Cut { file, position: end, end_offset: invalid.before.next_offset, kept_in: Vec::new() };
+    let mut cut = Cut { file, position: end, end_offset: tail.next_offset, kept_in: Vec::new() };
     let (error, failed) = match set_aside {
         Ok(kept_in) => {
             cut.kept_in = kept_in;

@@ -16,7 +16,7 @@ use crate::{
     frame::FrameHeader,
     partition::{
         checkpoint::CheckpointState,
-        control::LogPosition,
+        control::{LogPosition, Previous},
         recovery::{Opener, Tail},
         scan::{FileSource, Found, Scan, Source},
     },
@@ -54,6 +54,28 @@ pub(super) struct Invalid {
     pub(super) before: Tail,
     /// The offset of the first valid frame behind them, if there is one.
     pub(super) resume: Option<u64>,
+}
+
+/// How the log ends by the rule.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SurveyEnd {
+    /// So many of the candidates are kept.
+    pub(super) keep: usize,
+    /// Position behind the last frame of the last of them; 0 if there is none.
+    pub(super) position: u64,
+    pub(super) tail: Tail,
+    /// X: what goes, if something does.
+    pub(super) torn: Option<Torn>,
+}
+
+/// Where a torn tail begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Torn {
+    pub(super) candidate: usize,
+    /// `None` if the candidate goes as a whole; the one before it is then the last.
+    pub(super) position: Option<u64>,
+    /// Whether there are valid frames behind it.
+    pub(super) reordered: bool,
 }
 
 /// How a segment continues the ones before it.
@@ -132,8 +154,11 @@ impl Run {
     }
 }
 
-/// Reads and verifies everything from the durable mark on; everything there is if `known` is `None`.
+/// Reads and verifies everything from the durable mark on; everything there is if `known` is `None`, or knows of no mark.
 pub(super) fn survey(opener: &Opener<'_>, known: Option<&CheckpointState>) -> Result<Survey> {
+    // A checkpoint that was made anew by a recovery that couldn't make anything durable knows of no mark either, and
+    // nothing was appended since.
+    let known = known.filter(|state| state.durable != LogPosition::START || opener.bases.is_empty());
     let candidates = candidates(opener, known.map(|state| state.durable))?;
     let tail = Tail { next_offset: 0, last_time_ms: i64::MIN, epoch: 0 };
     let mut survey = Survey {
@@ -410,7 +435,7 @@ impl Survey {
     }
 
     /// Where a candidate's frames end, valid or not, if the log ends in it.
-    pub(super) fn end_of(&self, candidate: usize) -> u64 {
+    fn end_of(&self, candidate: usize) -> u64 {
         let Some(Candidate { valid_end, .. }) = self.candidates.get(candidate) else { return 0 };
         match self.durable_in(candidate) {
             u64::MAX => *valid_end,
@@ -418,8 +443,32 @@ impl Survey {
         }
     }
 
+    /// How the log ends.
+    pub(super) fn ending(&self) -> SurveyEnd {
+        let last_end = |keep: usize| keep.checked_sub(1).map_or(0, |last| self.end_of(last));
+        let Some((invalid, at)) = self.torn() else {
+            let keep = self.candidates.len();
+            return SurveyEnd { keep, position: last_end(keep), tail: self.tail, torn: None };
+        };
+        // A segment that is invalid as a whole goes as a whole.
+        let candidate = invalid.candidate;
+        let (keep, position) = if at < DATA_START { (candidate, None) } else { (candidate + 1, Some(at)) };
+        let torn = Torn { candidate, position, reordered: self.last_valid > (candidate, at) };
+        let position = position.unwrap_or_else(|| last_end(keep));
+        SurveyEnd { keep, position, tail: invalid.before, torn: Some(torn) }
+    }
+
+    /// Appends that were published in this boot, by the page, and that lie behind the `end` in the `last` candidate: where
+    /// they were, and their offsets. (Behind a power cut there is no such page, and nobody knows of them.)
+    pub(super) fn vanished(&self, last: usize, end: u64, previous: &Previous) -> Option<(Range<u64>, Range<u64>)> {
+        let header = self.candidates.get(last)?.header?;
+        let (bytes, offsets) = (end..previous.committed.file_position(), self.tail.next_offset..previous.next_offset);
+        let is_of_page = header.segment_id == previous.segment_id;
+        (is_of_page && !bytes.is_empty() && !offsets.is_empty()).then_some((bytes, offsets))
+    }
+
     /// X: the first invalid range that reaches beyond S, and the place in it.
-    pub(super) fn torn(&self) -> Option<(&Invalid, u64)> {
+    fn torn(&self) -> Option<(&Invalid, u64)> {
         self.invalid.iter().find_map(|invalid| {
             let durable = self.durable_in(invalid.candidate);
             // A whole invalid segment ends nowhere: it is below S only if S lies in a later one.

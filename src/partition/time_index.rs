@@ -26,13 +26,13 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use super::{
     offset_index::replace_file,
-    scan::{Found, Scan},
+    scan::{Found, Scan, Source},
     segment::{Segment, time_index_path},
 };
 use crate::{
     codec::Reader,
     frame::{self, FrameHeader},
-    segment_header::DATA_START,
+    segment_header::{DATA_START, SegmentHeader},
     storage::{EntryKind, File, OpenMode, Storage},
     sync::Mutex,
 };
@@ -265,49 +265,64 @@ impl Segment {
     /// The blocks of the frames up to `end`, which is published.
     fn blocks_of_frames(&self, end: u64) -> Vec<Block> {
         // SAFETY: `end` is at or below the published end.
-        let bytes = unsafe { self.published(0, end) };
-        let (mut blocks, mut builder, mut behind) = (Vec::new(), BlockBuilder::default(), 0);
-        let mut scan = Scan::headers(self.seed, DATA_START);
-        loop {
-            match scan.next(bytes) {
-                Found::Frame { header, .. } if header.is_filler() => {}
-                Found::Frame { position, header } => {
-                    let time_ms = self.greatest_time_of(&header, bytes, position);
-                    blocks.extend(builder.add(position, header.relative_offset, time_ms));
-                    behind = header.next_relative_offset();
-                }
-                Found::Damage { range, .. } => {
-                    blocks.extend(builder.add(range.start, clamped(behind), UNKNOWN_MS));
-                }
-                Found::End { position } => {
-                    if position < end {
-                        // Zeros in place of frames, or a file that was cut.
-                        blocks.extend(builder.add(position, clamped(behind), UNKNOWN_MS));
-                    }
-                    blocks.extend(builder.finish());
-                    return blocks;
-                }
-            }
-        }
-    }
-
-    /// The greatest time in a frame, whose header holds.
-    fn greatest_time_of(&self, header: &FrameHeader, bytes: &[u8], position: u64) -> i64 {
-        let append_time_ms = self.append_time_ms(header);
-        if !header.has_times_in_body() {
-            return append_time_ms;
-        }
-        let start = usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
-        let frame = &bytes[start..];
-        if header.verify_body(frame, self.seed, position).is_err() {
-            return UNKNOWN_MS;
-        }
-        greatest_time_of(header, frame, append_time_ms)
+        let mut bytes = unsafe { self.published(0, end) };
+        let Ok(blocks) = blocks_of_frames(&self.header, &mut bytes, end, |_, _| {});
+        blocks
     }
 }
 
+/// The blocks of a segment's frames up to `end`. Each frame with records is shown to `see`, with its position, also those
+/// of which only the header holds.
+pub(super) fn blocks_of_frames<S: Source>(
+    segment: &SegmentHeader,
+    source: &mut S,
+    end: u64,
+    mut see: impl FnMut(u64, &FrameHeader),
+) -> Result<Vec<Block>, S::Error> {
+    let (mut blocks, mut builder, mut behind) = (Vec::new(), BlockBuilder::default(), 0);
+    let mut scan = Scan::headers(segment.frame_seed(), DATA_START);
+    loop {
+        match scan.next_in(source)? {
+            Found::Frame { header, .. } if header.is_filler() => {}
+            Found::Frame { position, header } => {
+                see(position, &header);
+                let time_ms = greatest_time_in(segment, &header, source, position)?;
+                blocks.extend(builder.add(position, header.relative_offset, time_ms));
+                behind = header.next_relative_offset();
+            }
+            Found::Damage { range, .. } => blocks.extend(builder.add(range.start, clamped(behind), UNKNOWN_MS)),
+            Found::End { position } => {
+                if position < end {
+                    // Zeros in place of frames, or a file that was cut.
+                    blocks.extend(builder.add(position, clamped(behind), UNKNOWN_MS));
+                }
+                blocks.extend(builder.finish());
+                return Ok(blocks);
+            }
+        }
+    }
+}
+
+/// The greatest time in a frame, whose header holds.
+fn greatest_time_in<S: Source>(
+    segment: &SegmentHeader,
+    header: &FrameHeader,
+    source: &mut S,
+    position: u64,
+) -> Result<i64, S::Error> {
+    let append_time_ms = segment.base_timestamp_ms.saturating_add(header.relative_time_ms.into());
+    if !header.has_times_in_body() {
+        return Ok(append_time_ms);
+    }
+    let frame = source.at(position, header.frame_bytes())?;
+    if header.verify_body(frame, segment.frame_seed(), position).is_err() {
+        return Ok(UNKNOWN_MS);
+    }
+    Ok(greatest_time_of(header, frame, append_time_ms))
+}
+
 /// The greatest time in a frame that is what was written.
-pub(super) fn greatest_time_of(header: &FrameHeader, frame: &[u8], append_time_ms: i64) -> i64 {
+fn greatest_time_of(header: &FrameHeader, frame: &[u8], append_time_ms: i64) -> i64 {
     if header.unknown_attributes() != 0 {
         return UNKNOWN_MS;
     }

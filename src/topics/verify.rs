@@ -105,7 +105,7 @@ impl Topics {
                     }
                     found.files.push(file);
                 }
-                Err(error) => verification.find(file_finding(path, &error)),
+                Err(error) => verification.find(file_finding(path, error)?),
             }
         }
         Ok(())
@@ -116,7 +116,7 @@ impl Topics {
         let mut report = RecoveryReport::default();
         match self.read_markers(&found.files, &mut report) {
             Ok(deletions) => found.doomed.extend(deletions.values().map(|deletion| deletion.id)),
-            Err(error) => verification.find(file_finding(self.topics_dir(), &error)),
+            Err(error) => verification.find(file_finding(self.topics_dir(), error)?),
         }
         for finding in report.findings() {
             if let Finding::DamagedDeletion { path, detail } = finding {
@@ -194,12 +194,13 @@ pub(crate) fn unless_deleted<T>(outcome: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// What is wrong with a file that can't be used.
-pub(crate) fn file_finding(file: PathBuf, error: &Error) -> VerifyFinding {
+/// What is wrong with a file that can't be used; kind `LimitReached` if that is for lack of a descriptor.
+pub(crate) fn file_finding(file: PathBuf, error: Error) -> Result<VerifyFinding> {
     let detail = error.to_string();
-    match error.kind() {
+    Ok(match error.kind() {
+        ErrorKind::LimitReached => return Err(error),
         ErrorKind::UnsupportedFormat => VerifyFinding::NewerFormat { file, position: 0, detail },
         ErrorKind::Corruption => VerifyFinding::File { file, detail },
         _ => VerifyFinding::Unreadable { file, range: 0..0, detail },
-    }
+    })
 }

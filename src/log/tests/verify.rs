@@ -1,6 +1,9 @@
 //! Verifying and repairing where the device fails, and where the process or the power does.
 
-use std::ops::ControlFlow;
+use std::{
+    ops::{ControlFlow, Range},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use super::*;
 use crate::{
@@ -71,7 +74,7 @@ fn verified(storage: &Arc<dyn Storage>) -> VerifyReport {
     let mut watch = |_: &_| ControlFlow::Continue(());
     let mut verification = Verification::new(&mut watch);
     options().verify_on(Path::new(DIR), storage.clone(), &mut verification).unwrap();
-    verification.finish()
+    verification.finish().unwrap()
 }
 
 fn repair(storage: &Arc<dyn Storage>) -> Result<RepairReport> {
@@ -133,6 +136,38 @@ fn a_repair_that_fails_at_any_operation_can_be_repeated() {
     }
 }
 
+/// A read fails, and the retries of it, but later ones of the same bytes don't.
+#[test]
+fn a_repair_sets_nothing_aside_that_could_not_be_read_for_a_moment() {
+    let made = SimStorage::tracked();
+    let expected = damaged(&(Arc::new(made.clone()) as Arc<dyn Storage>));
+    let mut total = u64::MAX;
+    let (mut n, mut refused) = (0, 0);
+    while n <= total {
+        let sim = made.crash(Crash::Power, &mut Sequence::new(0));
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
+        let storage: Arc<dyn Storage> = Arc::new(Faulty::on_read(&sim, move |path, _, _| {
+            let is_segment = path.extension().is_some_and(|extension| extension == "log");
+            let number = if is_segment { counted.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+            // The window, and all blocks of it.
+            let fails = n > 0 && (n..n + 20).contains(&number);
+            if fails { Err(io::Error::other("a device that comes back")) } else { Ok(()) }
+        }));
+        let outcome = repair(&storage);
+        if n == 0 {
+            total = count.load(Ordering::Relaxed);
+            assert!(outcome.unwrap().after().is_sound() && total > 50);
+        } else if let Err(error) = outcome {
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            refused += 1;
+        }
+        check_mended(&(Arc::new(sim) as Arc<dyn Storage>), &expected, &format!("read {n} of {total}"));
+        n += 1;
+    }
+    assert!(refused > 20, "{refused} of {total}");
+}
+
 #[test]
 fn a_repair_that_the_power_ends_at_any_step_loses_nothing_more() {
     let made = SimStorage::tracked();
@@ -178,21 +213,60 @@ fn copies_are_exact_and_made_before_anything_changes() {
     assert_eq!(copies, 5);
 }
 
-/// A storage whose device doesn't give some bytes of a file.
-#[derive(Debug)]
-struct BadBlocks {
+/// What a device makes of bytes that are read from a position of a file.
+type OnRead = dyn Fn(&Path, u64, &mut [u8]) -> io::Result<()> + Send + Sync;
+/// Says why a file can't be opened.
+type OnOpen = dyn Fn(&Path) -> io::Result<()> + Send + Sync;
+
+/// A storage that can't open everything, or whose device doesn't give everything.
+#[derive(Clone)]
+struct Faulty {
     inner: SimStorage,
-    path: PathBuf,
-    bad: std::ops::Range<u64>,
+    on_open: Arc<OnOpen>,
+    on_read: Arc<OnRead>,
 }
 
-#[derive(Debug)]
-struct BadFile {
+impl Faulty {
+    fn on_open(inner: &SimStorage, on_open: impl Fn(&Path) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { inner: inner.clone(), on_open: Arc::new(on_open), on_read: Arc::new(|_, _, _| Ok(())) }
+    }
+
+    fn on_read(
+        inner: &SimStorage,
+        on_read: impl Fn(&Path, u64, &mut [u8]) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { inner: inner.clone(), on_open: Arc::new(|_| Ok(())), on_read: Arc::new(on_read) }
+    }
+
+    /// Some bytes of one file are never given.
+    fn bad_block(inner: &SimStorage, path: &Path, bad: Range<u64>) -> Self {
+        let path = path.to_owned();
+        Self::on_read(inner, move |read, position, bytes| {
+            let is_bad = read == path && position < bad.end && position + bytes.len() as u64 > bad.start;
+            if is_bad { Err(io::Error::other("a bad block")) } else { Ok(()) }
+        })
+    }
+}
+
+impl std::fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Faulty").finish_non_exhaustive()
+    }
+}
+
+struct FaultyFile {
     inner: Arc<dyn File>,
-    bad: std::ops::Range<u64>,
+    path: PathBuf,
+    on_read: Arc<OnRead>,
 }
 
-impl Storage for BadBlocks {
+impl std::fmt::Debug for FaultyFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultyFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Storage for Faulty {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.inner.create_dir_all(path)
     }
@@ -203,11 +277,9 @@ impl Storage for BadBlocks {
         self.inner.list(dir)
     }
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        (self.on_open)(path)?;
         let inner = self.inner.open(path, mode)?;
-        if path != self.path {
-            return Ok(inner);
-        }
-        Ok(Arc::new(BadFile { inner, bad: self.bad.clone() }))
+        Ok(Arc::new(FaultyFile { inner, path: path.to_owned(), on_read: self.on_read.clone() }))
     }
     fn reopen(&self, path: &Path, region: &crate::storage::Region) -> io::Result<Arc<dyn File>> {
         self.inner.reopen(path, region)
@@ -235,7 +307,7 @@ impl Storage for BadBlocks {
     }
 }
 
-impl File for BadFile {
+impl File for FaultyFile {
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
     }
@@ -243,10 +315,9 @@ impl File for BadFile {
         self.inner.set_len(len)
     }
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        if position < self.bad.end && position + buffer.len() as u64 > self.bad.start {
-            return Err(io::Error::other("a bad block"));
-        }
-        self.inner.read_at(buffer, position)
+        let read = self.inner.read_at(buffer, position)?;
+        (self.on_read)(&self.path, position, &mut buffer[..read])?;
+        Ok(read)
     }
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.inner.write_all_at(bytes, position)
@@ -277,6 +348,136 @@ impl File for BadFile {
     }
 }
 
+/// A log of three segments and a group that has committed, closed.
+fn sound() -> SimStorage {
+    let sim = SimStorage::default();
+    let log = options().open_on(Path::new(DIR), Arc::new(sim.clone()), Clock::default()).unwrap();
+    let topic = log.create_topic("orders", TopicConfig::with_partitions(1)).unwrap();
+    for number in 0..170_u64 {
+        topic.append(Record::new(vec![number as u8; 1000])).unwrap();
+    }
+    let mut consumer = log.consumer("billing").topic("orders").open().unwrap();
+    consumer.commit_offsets([("orders", 0, 3)]).unwrap();
+    drop(consumer);
+    log.close().unwrap();
+    sim
+}
+
+/// Verifies with each of the opens failing in turn: a log that nobody has open, then one that is. Answers how many
+/// failed.
+fn fail_each_open(error: fn() -> io::Error, mut check: impl FnMut(&str, Result<VerifyReport>)) -> u64 {
+    let mut failed = 0;
+    for is_open in [false, true] {
+        let left = Arc::new(AtomicU64::new(0));
+        let counted = left.clone();
+        let faulty = Faulty::on_open(&sound(), move |_| match counted.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            left => {
+                counted.store(left - 1, Ordering::Relaxed);
+                if left == 1 { Err(error()) } else { Ok(()) }
+            }
+        });
+        let storage: Arc<dyn Storage> = Arc::new(faulty);
+        let stepped = LogOptions { background: Background::Stepped, ..options() };
+        let log = is_open.then(|| stepped.open_on(Path::new(DIR), storage.clone(), Clock::default()).unwrap());
+        for n in 1.. {
+            left.store(n, Ordering::Relaxed);
+            let outcome = match &log {
+                Some(log) => log.verify(),
+                None => {
+                    let mut watch = |_: &_| ControlFlow::Continue(());
+                    let mut verification = Verification::new(&mut watch);
+                    let outcome = options().verify_on(Path::new(DIR), storage.clone(), &mut verification);
+                    outcome.and_then(|()| verification.finish())
+                }
+            };
+            if left.swap(0, Ordering::Relaxed) > 0 {
+                assert!(outcome.unwrap().is_sound(), "there are no more opens");
+                break;
+            }
+            failed += 1;
+            check(&format!("open {n}, {}", if is_open { "open" } else { "closed" }), outcome);
+        }
+    }
+    failed
+}
+
+/// A device that gives other bytes for some time. What is copied and compared later on may be what was written.
+#[test]
+fn a_repair_sets_nothing_aside_that_is_sound_when_it_is_copied() {
+    const AT: u64 = 4192 + 1040 + 700;
+    let segment = Path::new(DIR).join("orders-0/00000000000000000000.log");
+    let (mut n, mut set_aside, mut refused) = (0, 0, 0);
+    loop {
+        n += 1;
+        let sim = sound();
+        let good = sim.read(&segment, u64::MAX).unwrap();
+        let left = Arc::new(AtomicU64::new(n));
+        let (path, counted) = (segment.clone(), left.clone());
+        let storage: Arc<dyn Storage> = Arc::new(Faulty::on_read(&sim, move |read, position, bytes| {
+            let at = AT.checked_sub(position).and_then(|at| bytes.get_mut(at as usize)).filter(|_| read == path);
+            if let Some(byte) = at.filter(|_| counted.load(Ordering::Relaxed) > 0) {
+                counted.fetch_sub(1, Ordering::Relaxed);
+                *byte ^= 4;
+            }
+            Ok(())
+        }));
+        match repair(&storage) {
+            Ok(report) => {
+                for action in report.actions() {
+                    let RepairAction::SetAside { range, kept_in: Some(copy), .. } = action else { continue };
+                    let range = range.start as usize..range.end as usize;
+                    assert!(sim.read(copy, u64::MAX).unwrap() != good[range], "{n} reads: {action}");
+                    set_aside += 1;
+                }
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Io, "{n} reads: {error}");
+                assert!(sim.read(&segment, u64::MAX).unwrap() == good, "{n} reads: {error}");
+                refused += 1;
+            }
+        }
+        if left.load(Ordering::Relaxed) > 0 {
+            break;
+        }
+    }
+    assert!(refused > 0 && set_aside > 0 && n > 5, "{refused} and {set_aside} of {n}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_lack_of_descriptors_is_an_error_and_no_finding() {
+    let mut told = 0;
+    let failed = fail_each_open(
+        || io::Error::from_raw_os_error(libc::EMFILE),
+        |context, outcome| match outcome {
+            Ok(report) => assert!(report.is_sound(), "{context}: {:?}", report.findings()),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::LimitReached, "{context}: {error}");
+                told += 1;
+            }
+        },
+    );
+    assert!(told > 15, "{told} of {failed}");
+}
+
+#[test]
+fn a_file_that_the_device_does_not_open_is_unreadable_and_not_damaged() {
+    let mut told = 0;
+    let failed = fail_each_open(
+        || io::Error::other("a device that fails"),
+        |context, outcome| match outcome {
+            Ok(report) => {
+                let names: Vec<_> = report.findings().iter().map(VerifyFinding::name).collect();
+                assert!(names.iter().all(|name| *name == "unreadable"), "{context}: {:?}", report.findings());
+                told += names.len();
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{context}: {error}"),
+        },
+    );
+    assert!(told > 15, "{told} of {failed}");
+}
+
 #[test]
 fn what_the_device_does_not_give_is_a_finding_and_a_repair_leaves_it() {
     let sim = SimStorage::default();
@@ -296,8 +497,7 @@ fn what_the_device_does_not_give_is_a_finding_and_a_repair_leaves_it() {
         (orders.join("partition.checkpoint"), 4096..8192, &["unreadable"]),
         (Path::new(DIR).join("topics/orders.json"), 0..4096, &["unreadable"]),
     ] {
-        let storage: Arc<dyn Storage> =
-            Arc::new(BadBlocks { inner: sim.clone(), path: path.clone(), bad: bad.clone() });
+        let storage: Arc<dyn Storage> = Arc::new(Faulty::bad_block(&sim, &path, bad));
         let report = verified(&storage);
         let names = report.findings().iter().map(VerifyFinding::name).filter(|name| *name != "orphaned-folder");
         let names: Vec<_> = names.collect();
@@ -310,7 +510,18 @@ fn what_the_device_does_not_give_is_a_finding_and_a_repair_leaves_it() {
         assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(&*path)));
         assert!(contents(&(Arc::new(sim.clone()) as Arc<dyn Storage>)) == before, "nothing was done");
     }
-    let storage: Arc<dyn Storage> = Arc::new(BadBlocks { inner: sim, path: segment, bad: bad.clone() });
+    // Others use it meanwhile.
+    let storage: Arc<dyn Storage> = Arc::new(Faulty::bad_block(&sim, &segment, bad.clone()));
+    let log = options().open_on(Path::new(DIR), storage, Clock::default()).unwrap();
+    let partition = log.topic("orders").unwrap().partition(0).unwrap();
+    for report in [log.verify(), partition.verify()] {
+        let report = report.unwrap();
+        let names: Vec<_> = report.findings().iter().map(VerifyFinding::name).collect();
+        assert_eq!(names, ["corruption", "unreadable"], "{:?}", report.findings());
+        assert_eq!(report.findings()[1].range(), Some(bad.clone()));
+    }
+    log.close().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Faulty::bad_block(&sim, &segment, bad.clone()));
     let report = verified(&storage);
     let ranges: Vec<_> = report.findings().iter().filter_map(VerifyFinding::range).collect();
     assert_eq!(ranges[1], bad, "the very block");

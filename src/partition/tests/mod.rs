@@ -15,6 +15,7 @@ mod retention;
 mod salvage;
 mod settings;
 mod time;
+mod verify;
 
 use std::{
     path::{Path, PathBuf},
@@ -79,7 +80,11 @@ impl Machine {
     }
 
     pub(super) fn try_open(&self) -> Result<(Arc<PartitionLog>, PartitionRecovery)> {
-        let env = Environment {
+        PartitionLog::open(&self.environment()?, &self.dir, self.spec.clone())
+    }
+
+    pub(super) fn environment(&self) -> Result<Environment> {
+        Ok(Environment {
             storage: Arc::new(self.storage.clone()),
             clock: self.clock.clone(),
             flusher: Flusher::start(Default::default())?,
@@ -87,8 +92,7 @@ impl Machine {
             open_files: OpenFiles::bounded(1000, self.storage.clone()),
             figures: Default::default(),
             positional_appends: self.positional_appends,
-        };
-        PartitionLog::open(&env, &self.dir, self.spec.clone())
+        })
     }
 
     pub(super) fn open(&self) -> (Arc<PartitionLog>, PartitionRecovery) {

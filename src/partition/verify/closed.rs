@@ -18,14 +18,15 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     partition::{
-        Environment, OFFSET_CEILING_STEP, PartitionSpec,
+        Environment, PartitionSpec,
         checkpoint::{self, Checkpoint, CheckpointState},
-        control::{ControlPage, LogPosition, Previous},
+        control::{ControlPage, Previous},
         offset_index::{self, Entry},
-        recovery::{Ending, Opener, Tail},
-        scan::{FileSource, Found, Scan, Source},
+        recovery::{Ending, Opener, Tail, tail_of},
+        salvage::VANISHED,
+        scan::{FileSource, Source},
         segment::{base_offset_of, index_path, segment_path},
-        survey::{Survey, survey},
+        survey::survey,
     },
     segment_header::{DATA_START, SegmentHeader},
     storage::{EntryKind, OpenMode, Storage},
@@ -73,12 +74,11 @@ impl ClosedPlan {
             verification.find(VerifyFinding::MissingPartition { folder: dir.into() });
             return Ok(None);
         }
-        check_slots(storage, dir, verification);
-        let checkpoint = match Checkpoint::open(storage, dir) {
-            Ok(checkpoint) => checkpoint,
+        let was_told = check_slots(storage, dir, verification);
+        let (checkpoint, refusal) = match Checkpoint::open(storage, dir) {
+            Ok(checkpoint) => (checkpoint, None),
             Err(error) if error.kind() == ErrorKind::UnsupportedFormat => return Ok(None), // That was told.
-            // Where a slot can't be read, that was told too.
-            Err(_) => None,
+            Err(error) => (None, Some(error)),
         };
         let checkpoint = checkpoint.filter(|found| is_owned(found.state(), spec, dir, verification));
         let known = checkpoint.as_ref().map(|checkpoint| *checkpoint.state());
@@ -87,7 +87,11 @@ impl ClosedPlan {
         // What an interrupted deletion left.
         let deleted = opener.bases.windows(2).take_while(|pair| pair[1] <= log_start).count();
         opener.bases.drain(..deleted);
-        let end = find_end(&mut opener, checkpoint.as_ref(), verification)?;
+        let end = match refusal {
+            // It may be sound: nothing is to be made of its loss.
+            Some(error) => unknown_end(&opener, None, error, (!was_told).then_some(verification))?,
+            None => find_end(&mut opener, checkpoint.as_ref(), verification)?,
+        };
 
         let owner = Owner { topic_id: spec.topic_id, number: spec.number };
         let mut segments = Vec::new();
@@ -208,18 +212,30 @@ fn find_end(
     };
     let surveyed = believed.and_then(|end| match end {
         Some(end) => Ok(end),
-        None => surveyed_end(opener, checkpoint, verification),
+        None => surveyed_end(opener, checkpoint, page.believed.as_ref(), verification),
     });
-    Ok(surveyed.unwrap_or_else(|error| {
-        // The next open answers this error; what there is, is read all the same.
-        let file = error.path().unwrap_or(opener.dir).to_owned();
-        verification.find(match error.kind() {
-            ErrorKind::UnsupportedFormat => VerifyFinding::NewerFormat { file, position: 0, detail: error.to_string() },
-            _ => VerifyFinding::Unreadable { file, range: 0..0, detail: error.to_string() },
-        });
-        let offset = known.map_or(u64::MAX, |state| state.offset_ceiling);
-        End { position: None, offset, epoch: None }
-    }))
+    surveyed.or_else(|error| unknown_end(opener, known.as_ref(), error, Some(verification)))
+}
+
+/// Where the next open answers an error, which is told to whom it concerns: what there is, is read all the same. But kind
+/// `LimitReached` says nothing about the partition.
+fn unknown_end(
+    opener: &Opener<'_>,
+    known: Option<&CheckpointState>,
+    error: Error,
+    verification: Option<&mut Verification<'_>>,
+) -> Result<End> {
+    let (file, detail) = (error.path().unwrap_or(opener.dir).to_owned(), error.to_string());
+    let finding = match error.kind() {
+        ErrorKind::LimitReached => return Err(error),
+        ErrorKind::UnsupportedFormat => VerifyFinding::NewerFormat { file, position: 0, detail },
+        _ => VerifyFinding::Unreadable { file, range: 0..0, detail },
+    };
+    if let Some(verification) = verification {
+        verification.find(finding);
+    }
+    let offset = known.map_or(u64::MAX, |state| state.offset_ceiling);
+    Ok(End { position: None, offset, epoch: None })
 }
 
 /// By the clean mark, else by the control page.
@@ -242,16 +258,7 @@ fn last_frames(opener: &Opener<'_>, ending: &Ending) -> Result<Option<Tail>> {
     let read = || {
         let mut source = FileSource::new(opener.storage().open(&path, OpenMode::Read)?)?.until(end);
         let start = last_entry(opener.storage(), &path, header, &mut source).unwrap_or(DATA_START);
-        let mut scan = Scan::verified(header.frame_seed(), start);
-        let (next_offset, last_time_ms) = (header.base_offset, header.base_timestamp_ms);
-        let mut tail = Some(Tail { next_offset, last_time_ms, epoch: 0 });
-        loop {
-            match scan.next_in(&mut source)? {
-                Found::Frame { header: frame, .. } => tail = Tail::behind(header, &frame),
-                Found::Damage { .. } => return Ok(None),
-                Found::End { position } => return Ok(tail.filter(|_| position == end && source.len() == end)),
-            }
-        }
+        tail_of(header, &mut source, start, end)
     };
     read().map_err(|source| Error::io("read", &path, source))
 }
@@ -278,17 +285,11 @@ fn last_entry(storage: &dyn Storage, path: &Path, header: &SegmentHeader, source
 fn surveyed_end(
     opener: &mut Opener<'_>,
     checkpoint: Option<&Checkpoint>,
+    page: Option<&Previous>,
     verification: &mut Verification<'_>,
 ) -> Result<End> {
-    let known = checkpoint.map(|checkpoint| {
-        let mut state = *checkpoint.state();
-        if checkpoint.lost_slot().is_some() {
-            state.offset_ceiling = state.offset_ceiling.saturating_add(2 * OFFSET_CEILING_STEP);
-        }
-        state
-    });
-    let marked = known.filter(|state| state.durable != LogPosition::START || opener.bases.is_empty());
-    let found = survey(opener, marked.as_ref())?;
+    let known = checkpoint.map(Checkpoint::presumed_state);
+    let found = survey(opener, known.as_ref())?;
     for offsets in found.missing.iter().filter(|offsets| known.is_some() && !offsets.is_empty()) {
         // Those between two segments the walk tells as well.
         if offsets.end >= found.tail.next_offset && found.candidates.last().is_none_or(|last| last.base < offsets.end) {
@@ -296,28 +297,25 @@ fn surveyed_end(
             verification.find(VerifyFinding::SegmentsMissing { folder, offsets });
         }
     }
-    let (position, tail) = cut(opener, &found, verification);
-    let offset = match &known {
-        Some(state) => tail.next_offset.max(state.offset_ceiling),
-        None => tail.next_offset,
-    };
+    let ending = found.ending();
+    if let Some(torn) = ending.torn {
+        // It is told, and left out.
+        let goes: Vec<u64> = found.candidates[ending.keep..].iter().map(|candidate| candidate.base).collect();
+        opener.bases.retain(|base| !goes.contains(base));
+        let file = found.candidates[torn.candidate].path.clone();
+        let (position, end_offset) = (torn.position.unwrap_or(0), ending.tail.next_offset);
+        verification.find(VerifyFinding::TornTail { file, position, end_offset });
+    }
+    // Damage at the end takes the offsets up to where appends go on.
+    let is_told = ending.torn.is_some() || found.invalid.iter().any(|invalid| invalid.resume.is_none());
+    let last = ending.keep.saturating_sub(1);
+    let vanished = page.filter(|_| !is_told).and_then(|page| found.vanished(last, ending.position, page));
+    if let Some((range, offsets)) = vanished {
+        let (file, detail) = (found.candidates[last].path.clone(), VANISHED.into());
+        verification.find(VerifyFinding::Corruption { file, range, offsets, detail });
+    }
+    let next_offset = ending.tail.next_offset;
+    let offset = known.map_or(next_offset, |state| next_offset.max(state.offset_ceiling));
+    let position = Some(ending.position).filter(|&end| end >= DATA_START);
     Ok(End { position, offset, epoch: None })
-}
-
-/// Tells what would be cut, and leaves it out.
-fn cut(opener: &mut Opener<'_>, found: &Survey, verification: &mut Verification<'_>) -> (Option<u64>, Tail) {
-    let Some((invalid, at)) = found.torn() else {
-        let last = found.candidates.len().checked_sub(1);
-        return (last.map(|last| found.end_of(last)).filter(|&end| end >= DATA_START), found.tail);
-    };
-    let whole = at < DATA_START;
-    let keep = if whole { invalid.candidate } else { invalid.candidate + 1 };
-    let goes: Vec<u64> = found.candidates[keep..].iter().map(|candidate| candidate.base).collect();
-    opener.bases.retain(|base| !goes.contains(base));
-    let file = found.candidates[invalid.candidate].path.clone();
-    let (position, end_offset) = (if whole { 0 } else { at }, invalid.before.next_offset);
-    verification.find(VerifyFinding::TornTail { file, position, end_offset });
-    let last = keep.checked_sub(1);
-    let end = if whole { last.map(|last| found.end_of(last)) } else { Some(at) };
-    (end.filter(|&end| end >= DATA_START), invalid.before)
 }

@@ -22,7 +22,7 @@ pub(super) struct Owner {
 pub(super) struct Header {
     /// What readers believe; `None` if they can't.
     pub(super) believed: Option<SegmentHeader>,
-    /// Why not.
+    /// Why not, unless that was told.
     pub(super) refusal: Option<String>,
     /// The position of a copy that isn't what was written, where the other one is.
     pub(super) bad_copy: Option<u64>,
@@ -37,7 +37,8 @@ enum Copy {
     Unreadable,
 }
 
-/// Reads the header of the segment at `path`, and tells what is wrong with single copies; `None` if there is no file.
+/// Reads the header of the segment at `path`, and tells what is wrong with single copies, and if it can't be opened;
+/// `None` if there is no file.
 pub(super) fn read(
     storage: &dyn Storage,
     path: &Path,
@@ -48,7 +49,10 @@ pub(super) fn read(
     let file = match storage.open(path, OpenMode::Read).and_then(|file| Ok((file.len()?, file))) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => return Some(Header::refused(0, error.to_string())),
+        Err(error) => {
+            let refusal = verification.refused(path, 0..0, error);
+            return Some(Header { believed: None, refusal, bad_copy: None, file_bytes: 0 });
+        }
     };
     let (file_bytes, file) = file;
     let copies = [COPY_A_AT, COPY_B_AT].map(|position| {

@@ -15,6 +15,7 @@
 //! Belongs to one thread.
 
 use std::{
+    io,
     ops::Range,
     path::{Path, PathBuf},
     thread,
@@ -75,14 +76,14 @@ impl IndexChecks {
     /// A frame that is what was written; `greatest_ms` is the greatest time of its records.
     pub(super) fn frame(&mut self, position: u64, frame: &FrameHeader, greatest_ms: i64, v: &mut Verification<'_>) {
         let offset = self.offset.as_mut().and_then(|check| check.frame(position, frame));
-        if let Some(finding) = offset {
+        if let Some(fault) = offset {
             self.offset = None;
-            v.find(finding);
+            fault.tell(v);
         }
         let time = self.time.as_mut().filter(|_| !frame.is_filler());
-        if let Some(finding) = time.and_then(|check| check.frame(frame, greatest_ms)) {
+        if let Some(fault) = time.and_then(|check| check.frame(frame, greatest_ms)) {
             self.time = None;
-            v.find(finding);
+            fault.tell(v);
         }
     }
 
@@ -95,15 +96,18 @@ impl IndexChecks {
 
     /// There are no more frames.
     pub(super) fn finish(mut self, v: &mut Verification<'_>) {
-        if let Some(finding) = self.offset.as_mut().and_then(OffsetCheck::finish) {
-            v.find(finding);
+        if let Some(fault) = self.offset.as_mut().and_then(OffsetCheck::finish) {
+            fault.tell(v);
         }
     }
 }
 
-/// What is wrong, and what couldn't be read.
-struct Fault {
-    findings: Vec<VerifyFinding>,
+/// Why an index isn't what it should be.
+enum Fault {
+    /// What is wrong, and what couldn't be read.
+    Found(Vec<VerifyFinding>),
+    /// It can't be opened.
+    Refused(PathBuf, io::Error),
 }
 
 impl Fault {
@@ -113,7 +117,18 @@ impl Fault {
             .map(|(range, detail)| VerifyFinding::Unreadable { file: path.into(), range, detail })
             .collect();
         findings.push(VerifyFinding::Index { file: path.into(), range, detail: detail.into() });
-        Self { findings }
+        Self::Found(findings)
+    }
+
+    fn tell(self, verification: &mut Verification<'_>) {
+        match self {
+            Self::Found(findings) => findings.into_iter().for_each(|finding| verification.find(finding)),
+            Self::Refused(file, error) => {
+                if let Some(detail) = verification.refused(&file, 0..0, error) {
+                    verification.find(VerifyFinding::Index { file, range: 0..0, detail });
+                }
+            }
+        }
     }
 }
 
@@ -128,7 +143,7 @@ fn settled<T>(
         match open(subject) {
             Ok(check) => return check,
             Err(_) if attempt < tries => thread::sleep(PAUSE),
-            Err(fault) => fault.findings.into_iter().for_each(|finding| verification.find(finding)),
+            Err(fault) => fault.tell(verification),
         }
     }
     None
@@ -136,20 +151,21 @@ fn settled<T>(
 
 /// The file, if there is one that holds anything.
 fn open_file(subject: &Subject<'_>, path: &Path) -> Result<Option<TolerantSource>, Fault> {
-    let fault =
-        |detail: String| Err(Fault { findings: vec![VerifyFinding::Index { file: path.into(), range: 0..0, detail }] });
     match subject.storage.entry_kind(path) {
         Ok(None) => return Ok(None),
         Ok(Some(EntryKind::File)) => {}
-        Ok(Some(_)) => return fault("there is something else in the place of an index".into()),
-        Err(error) => return fault(error.to_string()),
+        Ok(Some(_)) => {
+            let (file, detail) = (path.into(), "there is something else in the place of an index".into());
+            return Err(Fault::Found(vec![VerifyFinding::Index { file, range: 0..0, detail }]));
+        }
+        Err(error) => return Err(Fault::Refused(path.into(), error)),
     }
     let opened = subject.storage.open(path, OpenMode::Read);
     match opened.and_then(|file| TolerantSource::new(file, u64::MAX)) {
         Ok(source) => Ok(Some(source).filter(|source| source.len() > 0)),
         // Removed just now.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => fault(error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Fault::Refused(path.into(), error)),
     }
 }
 
@@ -212,7 +228,7 @@ impl OffsetCheck {
         self.last = Some(entry);
     }
 
-    fn frame(&mut self, position: u64, frame: &FrameHeader) -> Option<VerifyFinding> {
+    fn frame(&mut self, position: u64, frame: &FrameHeader) -> Option<Fault> {
         let entry = self.peek()?;
         let ascends = self
             .last
@@ -236,13 +252,12 @@ impl OffsetCheck {
         }
     }
 
-    fn finish(&mut self) -> Option<VerifyFinding> {
+    fn finish(&mut self) -> Option<Fault> {
         self.peek().map(|_| self.wrong("an entry names no frame"))
     }
 
-    fn wrong(&self, detail: &str) -> VerifyFinding {
-        let range = self.at..self.at + offset_index::ENTRY_BYTES;
-        VerifyFinding::Index { file: self.path.clone(), range, detail: detail.into() }
+    fn wrong(&self, detail: &str) -> Fault {
+        Fault::new(&self.path, self.at..self.at + offset_index::ENTRY_BYTES, detail, &self.source)
     }
 }
 
@@ -308,7 +323,7 @@ impl TimeCheck {
         Block::decode(entry)
     }
 
-    fn frame(&mut self, frame: &FrameHeader, greatest_ms: i64) -> Option<VerifyFinding> {
+    fn frame(&mut self, frame: &FrameHeader, greatest_ms: i64) -> Option<Fault> {
         while let Some(block) = self.peek().filter(|block| block.relative_offset <= frame.relative_offset) {
             self.current = Some(block);
             self.at += time_index::ENTRY_BYTES as u64;
@@ -318,7 +333,6 @@ impl TimeCheck {
             return None;
         }
         let range = self.at.saturating_sub(time_index::ENTRY_BYTES as u64)..self.at;
-        let detail = "a block is earlier than a record in it".into();
-        Some(VerifyFinding::Index { file: self.path.clone(), range, detail })
+        Some(Fault::new(&self.path, range, "a block is earlier than a record in it", &self.source))
     }
 }

@@ -154,19 +154,23 @@ impl OpenPlan {
     }
 }
 
-/// Tells what is wrong with the slots of a checkpoint.
-fn check_slots(storage: &dyn Storage, dir: &Path, verification: &mut Verification<'_>) {
+/// Tells what is wrong with the slots of a checkpoint; answers whether something is.
+fn check_slots(storage: &dyn Storage, dir: &Path, verification: &mut Verification<'_>) -> bool {
     let file = dir.join(checkpoint::FILE_NAME);
     let faults = match Checkpoint::slot_faults(storage, dir) {
         Ok(faults) => faults,
         Err(error) => {
             let detail = match error.kind() {
-                io::ErrorKind::NotFound => "it is missing".into(),
-                _ => error.to_string(),
+                io::ErrorKind::NotFound => Some("it is missing".into()),
+                _ => verification.refused(&file, 0..0, error),
             };
-            return verification.find(VerifyFinding::Checkpoint { file, range: 0..0, detail });
+            if let Some(detail) = detail {
+                verification.find(VerifyFinding::Checkpoint { file, range: 0..0, detail });
+            }
+            return true;
         }
     };
+    let something = !faults.is_empty();
     for (range, fault) in faults {
         let (file, position) = (file.clone(), range.start);
         verification.find(match fault {
@@ -181,6 +185,7 @@ fn check_slots(storage: &dyn Storage, dir: &Path, verification: &mut Verificatio
             }
         });
     }
+    something
 }
 
 impl Plan {

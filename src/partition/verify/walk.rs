@@ -176,8 +176,11 @@ impl<'p, 'v, 'w, 's> Walk<'p, 'v, 'w, 's> {
                 self.scan(at, &header, source);
             }
             Err(error) => {
-                let (range, detail) = (0..bytes, error.to_string());
-                self.verification.find(VerifyFinding::Unreadable { file: path, range, detail });
+                if let Some(detail) = self.verification.refused(&path, 0..bytes, error) {
+                    let offsets = base..self.base_behind(at);
+                    let range = 0..bytes;
+                    self.verification.find(VerifyFinding::Corruption { file: path, range, offsets, detail });
+                }
             }
         }
         self.previous = Some(header);
