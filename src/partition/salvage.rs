@@ -312,6 +312,8 @@ fn activate(
         (None, Some(full)) => return Err(full),
         (None, None) => (Arc::new(begin_anew(opener, survey, end, next_offset)?), DATA_START),
     };
+    // By a forged mark, or one that lies behind all frames.
+    let next_offset = next_offset.max(active.header.base_offset);
     // The survey has begun at the durable mark, and knows no time of what lies before it. Times must not fall, and
     // retention must not take anything for older than it is.
     let last_time_ms = match verify_tail(&active, end_position) {

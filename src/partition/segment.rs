@@ -323,16 +323,21 @@ impl Segment {
     }
 
     /// Adds entries for the frames in `source`, behind the last one that has an entry, to an index with space for them.
-    /// An error leaves the rest without.
+    /// None for a frame whose offset falls, which nobody wrote: who looks that offset up finds the one that was. An error
+    /// leaves the rest without.
     pub(crate) fn fill_index<S: Source>(&self, index: &OffsetIndex, source: &mut S) -> Result<(), S::Error> {
         let last = index.last().map(|entry| entry.position);
         let mut next_entry = last.map_or(DATA_START, |position| position + offset_index::INTERVAL_BYTES);
         let mut scan = Scan::headers(self.seed, last.unwrap_or(DATA_START));
+        let mut next_offset = 0;
         loop {
             match scan.next_in(source)? {
-                Found::Frame { position, header } if position >= next_entry && !header.is_filler() => {
-                    index.append(Entry { relative_offset: header.relative_offset, position });
-                    next_entry = position + offset_index::INTERVAL_BYTES;
+                Found::Frame { position, header } if u64::from(header.relative_offset) >= next_offset => {
+                    next_offset = header.next_relative_offset();
+                    if position >= next_entry && !header.is_filler() {
+                        index.append(Entry { relative_offset: header.relative_offset, position });
+                        next_entry = position + offset_index::INTERVAL_BYTES;
+                    }
                 }
                 Found::Frame { .. } | Found::Damage { .. } => {}
                 Found::End { .. } => return Ok(()),
