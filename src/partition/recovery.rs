@@ -490,8 +490,11 @@ impl Opener<'_> {
         let mut names_a_frame = |entry| segment.names_a_frame_in(entry, frames).unwrap_or(true);
         let mut ours = |index: &OffsetIndex| index.last().is_none_or(&mut names_a_frame);
         if self.env.positional_appends {
+            // In memory, so no larger than a segment gets, whatever length its file has.
+            let len = len.min(end.max(self.spec.segment_file_bytes()));
             let loaded = OffsetIndex::load_active(self.storage(), &path, id, len, end)?;
-            return if ours(&loaded) { Ok(loaded) } else { make(false) };
+            let make = || OffsetIndex::create(self.storage(), &path, id, len, end, false);
+            return if ours(&loaded) { Ok(loaded) } else { make() };
         }
         let found = OffsetIndex::open_active(self.storage(), &path, id, len, end).filter(ours);
         match found.map_or_else(|| make(true), Ok) {

@@ -333,7 +333,7 @@ fn draw_further(choices: &mut Sequence, steps: &mut Vec<Step>) {
     steps.extend(operations.into_iter().map(|operation| Step { seed: choices.next(), operation }));
 }
 
-/// A sync fails, the process that was told is killed, and the next one is cut off from power.
+/// A sync fails, and the process that was told goes on as if nothing had been, or is killed; then the power goes.
 fn failed_and_forgotten(choices: &mut Sequence) -> Vec<Operation> {
     let append =
         |choices: &mut Sequence, level| Operation::Append { topic: 0, partition: 0, level, size: size(choices) };
@@ -341,11 +341,15 @@ fn failed_and_forgotten(choices: &mut Sequence) -> Vec<Operation> {
         0 => Operation::Flush { topic: None },
         _ => append(choices, Level::Synced),
     };
+    let forgotten = match choices.below(2) {
+        0 => Operation::Flush { topic: None },
+        _ => Operation::Crash { end: End::Kill },
+    };
     vec![
         append(choices, Level::Written),
         Operation::FailSyncs { count: 1 },
         reached,
-        Operation::Crash { end: End::Kill },
+        forgotten,
         append(choices, Level::Written),
         Operation::Crash { end: [End::Power, End::Remount][choices.below(2) as usize] },
     ]

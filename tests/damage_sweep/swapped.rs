@@ -134,6 +134,9 @@ fn foreign_pages(ground: &Ground, other: &Ground) -> Vec<Harm> {
     const NAME: &str = "partition.state";
     let path = Path::new(FOLDER).join(NAME);
     let in_use = ground.moment(MOMENTS[2]);
+    if !in_use.contains_key(&path) {
+        return Vec::new(); // Where appends go by `pwrite`, pages live in memory.
+    }
     let own = file(&in_use, &path).whole();
     let pages = [file(&in_use, Path::new(OTHER_FOLDER).join(NAME)), file(&other.moment(MOMENTS[2]), &path)];
     let mut harms = Vec::new();
