@@ -88,7 +88,7 @@ use self::{
     segment::{Segment, SegmentSlot},
     set_aside::TornTail,
     time_index::Bond,
-    writer::Writer,
+    writer::{OFFSET_LIMIT, Writer},
 };
 use crate::{
     clock::Clock,
@@ -678,6 +678,12 @@ impl Drop for PoisonOnPanic<'_> {
     }
 }
 
+/// No offset is left to append at.
+fn offsets_used_up(spec: &PartitionSpec) -> Error {
+    let (topic, partition) = (spec.topic.to_string(), spec.number);
+    Repr::Poisoned { topic, partition, reason: "its offsets are used up".into() }.into()
+}
+
 /// The header of a new segment, with a random id.
 fn new_segment_header(
     spec: &PartitionSpec,
@@ -686,6 +692,9 @@ fn new_segment_header(
     base_timestamp_ms: i64,
     predecessor: Option<Predecessor>,
 ) -> Result<SegmentHeader> {
+    if base_offset >= OFFSET_LIMIT {
+        return Err(offsets_used_up(spec));
+    }
     let segment_id =
         random::u64().map_err(|source| Error::io("draw a random segment id for", &*spec.topic, source))?.max(1); // 0 stands for no segment.
     Ok(SegmentHeader {

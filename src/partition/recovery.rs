@@ -217,10 +217,21 @@ impl Opener<'_> {
         Ok(())
     }
 
+    /// How many of the oldest segments were deleted before this log start, and are still there.
+    ///
+    /// A segment that begins at the log start may be newer than that, and lost in a power cut: where the one before it is
+    /// empty, the start can be raised to the end without a roll. Then that one holds the durable mark, and goes later.
+    pub(crate) fn deleted_segments(&self, log_start_offset: u64) -> Result<usize> {
+        let mut deleted = self.bases.windows(2).take_while(|pair| pair[1] <= log_start_offset).count();
+        while deleted > 0 && self.intact_file(self.bases[deleted])?.is_none() {
+            deleted -= 1;
+        }
+        Ok(deleted)
+    }
+
     /// Finishes a deletion that was interrupted behind its checkpoint.
     fn remove_deleted(&mut self, checkpoint: &mut Checkpoint) -> Result<()> {
-        let log_start_offset = checkpoint.state().log_start_offset;
-        let deleted = self.bases.windows(2).take_while(|pair| pair[1] <= log_start_offset).count();
+        let deleted = self.deleted_segments(checkpoint.state().log_start_offset)?;
         if deleted == 0 {
             return Ok(());
         }
@@ -283,6 +294,10 @@ impl Opener<'_> {
         last_time_ms: i64,
         predecessor: Option<Predecessor>,
     ) -> Result<SegmentHeader> {
+        if base_offset >= super::writer::OFFSET_LIMIT {
+            let path = self.dir.join(super::checkpoint::FILE_NAME);
+            return Err(Error::corruption(path, 0, "the log's offsets are used up, or the checkpoint is forged"));
+        }
         let base_timestamp_ms = self.env.clock.now_ms().max(last_time_ms);
         super::new_segment_header(self.spec, sequence, base_offset, base_timestamp_ms, predecessor)
     }

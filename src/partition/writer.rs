@@ -23,6 +23,7 @@ use super::{
     control::LogPosition,
     new_segment_header,
     offset_index::{self, Entry},
+    offsets_used_up,
     recovery::position,
     segment::{Segment, SegmentSlot, index_path},
     time_index::BlockBuilder,
@@ -39,7 +40,7 @@ use crate::{
 };
 
 /// Offsets are below this, so that they fit signed integers everywhere.
-const OFFSET_LIMIT: u64 = 1 << 63;
+pub(super) const OFFSET_LIMIT: u64 = 1 << 63;
 
 /// So much memory a partition keeps to encode frames in, where they are written with `pwrite`.
 pub(super) const SCRATCH_BYTES: usize = 64 << 10;
@@ -304,21 +305,18 @@ impl PartitionLog {
         let bytes = encoder.frame_bytes() as u64;
         let count = u64::from(encoder.record_count());
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
+        let next_offset = writer.next_offset.saturating_add(count);
+        if next_offset >= OFFSET_LIMIT {
+            return Err(offsets_used_up(&self.spec));
+        }
         if self.must_roll(writer, bytes, count, now_ms) {
             let rolled = self.with_room(at_any_rate, || self.roll_segment(writer, bytes, now_ms))?;
             if let Some(needs_room) = rolled {
                 return Ok(needs_room);
             }
         }
+        // A segment begins at least one offset behind the one before it, also behind an empty one.
         let next_offset = writer.next_offset.saturating_add(count);
-        if next_offset >= OFFSET_LIMIT {
-            return Err(Repr::Poisoned {
-                topic: self.spec.topic.to_string(),
-                partition: self.spec.number,
-                reason: "its offsets are used up".into(),
-            }
-            .into());
-        }
         if next_offset > self.offset_ceiling.load(Ordering::Acquire) {
             return Ok(Step::NeedsCeiling(next_offset));
         }

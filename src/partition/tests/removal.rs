@@ -375,3 +375,29 @@ fn no_segment_goes_before_the_one_behind_it_is_durable() {
     let removed = trace.iter().position(|it| it.operation == Operation::Rename).unwrap();
     assert!(synced.is_some_and(|synced| synced < removed), "a power cut would leave nothing: {trace:?}");
 }
+
+/// The log start is where the log ends, and the first segment is empty. The next append begins a new one, by its age, whose
+/// header the power takes.
+#[test]
+fn a_new_segment_at_the_log_start_that_never_reached_the_device_is_no_damage() {
+    let machine = Machine::new();
+    drop(machine.open());
+    machine.reboot();
+    let (partition, _) = machine.open();
+    let end = partition.end_offset();
+    assert!(end > 0, "nothing was appended, and offsets were skipped");
+    assert_eq!(partition.delete_records(end).unwrap(), end);
+    machine.advance_ms(i64::from(u32::MAX) + 1);
+    append_numbers(&partition, 0..1);
+    drop(partition);
+    machine.reboot();
+    let segments = machine.segments();
+    assert_eq!(segments.len(), 2);
+    machine.write_file(&segments[1], &vec![0; machine.read_file(&segments[1]).len()], 0);
+    let (partition, report) = machine.open();
+    let told = report.events().iter().all(|event| matches!(event, RecoveryEvent::TornTail(_)));
+    assert!(told, "{report:?}");
+    let on = append_numbers(&partition, 1..2);
+    assert!(on[0].0 > end);
+    assert_eq!(read_all(&partition, end).unwrap(), on);
+}

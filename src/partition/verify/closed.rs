@@ -85,7 +85,7 @@ impl ClosedPlan {
         let log_start =
             known.map_or_else(|| opener.bases.first().copied().unwrap_or(0), |state| state.log_start_offset);
         // What an interrupted deletion left.
-        let deleted = opener.bases.windows(2).take_while(|pair| pair[1] <= log_start).count();
+        let deleted = opener.deleted_segments(log_start)?;
         opener.bases.drain(..deleted);
         let end = match refusal {
             // It may be sound: nothing is to be made of its loss.
