@@ -27,7 +27,9 @@
 use std::{io, sync::Arc};
 
 use crate::{
+    codec::ALIGNMENT,
     error::{Error, ErrorKind, Result},
+    frame::{FrameHeader, HEADER_BYTES},
     partition::{
         checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
         control::{ControlPage, Previous, PreviousPage},
@@ -36,7 +38,7 @@ use crate::{
         scan::{FileSource, Found, Scan, Source},
         segment::{Segment, SegmentSlot},
         set_aside::{COPY_BYTES, REWRITE_NAME, SetAsideFault, TornTail, give_up_temporary},
-        survey::{Survey, SurveyEnd, Torn, survey},
+        survey::{Invalid, Survey, SurveyEnd, Torn, survey},
     },
     segment_header::{COPY_A_AT, COPY_B_AT, DATA_START, Predecessor, SEGMENT_HEADER_BYTES, SegmentHeader},
     storage::{File, OpenMode},
@@ -306,6 +308,10 @@ fn activate(
     });
     // The handle is taken anew: the file may have been swapped.
     let file = appendable.map_or(Ok(None), |last| opener.intact_file(last.base))?;
+    let file = match file {
+        Some((file, header)) if splits_a_frame(survey, end, &file, &header).unwrap_or(true) => None,
+        file => file,
+    };
     let (active, end_position) = match (file.zip(appendable), full) {
         (Some(((file, header), last)), _) => (opener.map_active(header, last.path.clone(), file, end.1)?, end.1),
         // A new segment has to come behind all that there is.
@@ -338,6 +344,26 @@ fn activate(
         poison: None,
         torn: None,
     })
+}
+
+/// Whether the end of the log lies inside of a damaged frame whose header holds. That was claimed by a forged one; who reads
+/// passes over the whole frame, and with it over what would be appended there.
+fn splits_a_frame(
+    survey: &Survey,
+    (last, end): (usize, u64),
+    file: &Arc<dyn File>,
+    header: &SegmentHeader,
+) -> io::Result<bool> {
+    let around = |invalid: &&Invalid| invalid.candidate == last && invalid.range.start < end && end < invalid.range.end;
+    let Some(invalid) = survey.invalid.iter().find(around) else { return Ok(false) };
+    let mut source = FileSource::new(file.clone())?;
+    let mut position = invalid.range.start.max(DATA_START);
+    // Not by a scan: a file that was written anew ends here, and a frame that goes on behind its end is none.
+    while position < end {
+        let frame = FrameHeader::decode(source.at(position, HEADER_BYTES)?, header.frame_seed(), position);
+        position += frame.map_or(ALIGNMENT, |frame| frame.frame_bytes()) as u64;
+    }
+    Ok(position > end)
 }
 
 /// The greatest time of the frames before `end` whose headers are intact, as far as they can be read.
