@@ -79,8 +79,6 @@ impl PartitionLog {
 
     /// Makes everything durable and says so in the checkpoint.
     fn finish(&self) -> Result<()> {
-        // Whoever sets it aside right now has done so when the lock comes free.
-        *self.torn.lock() = None;
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let (active, end, next_offset, last_time_ms) = {
             let mut writer = self.writer()?;
@@ -159,6 +157,8 @@ impl PartitionLog {
             let _checkpoint = self.checkpoint.lock();
             self.finished.store(true, Ordering::Release);
         }
+        // Whoever sets the tail aside right now has done so when the lock comes free, and nobody begins to.
+        *self.torn.lock() = None;
         // Whoever is inside an append has published when the lock comes free; nobody enters any more.
         let writer = self.writer.lock().take();
         {

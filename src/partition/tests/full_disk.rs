@@ -161,6 +161,41 @@ fn a_partition_with_a_tail_that_waits_for_space_can_be_deleted() {
     assert_eq!(partition.append(&Record::new("no"), None).unwrap_err().kind(), ErrorKind::UnknownTopic);
 }
 
+/// Whoever sets the tail aside works in files by whose names a topic that is created anew has others.
+#[test]
+fn deleting_waits_for_whoever_sets_the_tail_aside() {
+    let (machine, _) = Left::Torn.machine(false);
+    machine.storage.limit_space(Some(machine.storage.used_space()));
+    let (partition, _) = machine.open();
+    let busy = partition.torn.lock();
+    let deleting = std::thread::spawn({
+        let partition = partition.clone();
+        move || partition.delete()
+    });
+    wait_until("deleted", || partition.is_closed());
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(!deleting.is_finished());
+    drop(busy);
+    deleting.join().unwrap();
+    assert!(!partition.has_torn_tail());
+}
+
+#[test]
+fn a_tail_that_waits_for_space_outlives_a_close() {
+    let (machine, expected) = Left::Torn.machine(false);
+    let segment = machine.segments().remove(0);
+    let torn = machine.read_file(&segment);
+    machine.storage.limit_space(Some(machine.storage.used_space()));
+    machine.open().0.close().unwrap();
+    assert!(machine.read_file(&segment)[..torn.len()] == torn, "nothing was changed");
+    machine.storage.limit_space(None);
+    let (partition, report) = machine.open();
+    let [RecoveryEvent::TornTail(cut)] = report.events() else { panic!("{report:?}") };
+    let kept = machine.read_file(&cut.kept_in[0]);
+    assert!(kept[..] == torn[cut.position as usize..][..kept.len()]);
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
+}
+
 #[test]
 fn a_failed_sync_of_a_cut_that_waited_for_space_poisons() {
     let (machine, expected) = Left::Torn.machine(false);
