@@ -5,11 +5,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
+
+use parking_lot::Mutex;
 
 /// By how much the time of day must have run ahead of the time that has passed, to count as a leap: drift is less.
 const LEAST_LEAP_MS: i64 = 1000;
@@ -60,23 +62,33 @@ impl Clock {
     /// has leapt ahead within that time. So none is deleted before it is as old as that, if all leaps happened while
     /// somebody asked for this time now and then.
     pub(crate) fn expiry_now_ms(&self, age_ms: u64) -> i64 {
-        let (passed_ms, leaps) = match self {
-            Self::System => (passed_ms(), &SYSTEM_LEAPS),
+        let leaps = match self {
+            Self::System => &SYSTEM_LEAPS,
             // Its time passes as it is set.
             Self::Manual(_) => return self.now_ms(),
             #[cfg(test)]
-            Self::Apart(hands) => (hands.passed_ms.load(Ordering::Relaxed), &hands.leaps),
+            Self::Apart(hands) => &hands.leaps,
         };
-        let mut leaps = leaps.lock().unwrap_or_else(PoisonError::into_inner);
-        let now_ms = self.now_ms();
+        // The clocks are read inside: who waited for the lock with one of them would see a leap.
+        let mut leaps = leaps.lock();
+        let (now_ms, passed_ms) = (self.now_ms(), self.passed_ms());
         leaps.look(now_ms, passed_ms);
         now_ms.saturating_sub(leaps.within(age_ms, passed_ms))
     }
+
+    /// Milliseconds that have passed since some moment, whatever was done to the time of day.
+    fn passed_ms(&self) -> i64 {
+        match self {
+            Self::System => system_passed_ms(),
+            Self::Manual(now) => now.load(Ordering::Relaxed),
+            #[cfg(test)]
+            Self::Apart(hands) => hands.passed_ms.load(Ordering::Relaxed),
+        }
+    }
 }
 
-/// Milliseconds that have passed since some moment, whatever was done to the time of day. On Linux also those in which the
-/// machine slept; elsewhere waking up may look like a leap, and then records stay longer.
-fn passed_ms() -> i64 {
+/// On Linux also those in which the machine slept; elsewhere waking up may look like a leap, and then records stay longer.
+fn system_passed_ms() -> i64 {
     #[cfg(target_os = "linux")]
     {
         let passed = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -204,7 +216,7 @@ mod tests {
     fn the_system_clock_does_not_leap_while_nobody_sets_it() {
         let before = Clock::System.now_ms();
         std::thread::sleep(std::time::Duration::from_millis(30));
-        assert!(passed_ms() >= 30 - 15);
+        assert!(system_passed_ms() >= 30 - 15);
         assert!(Clock::System.expiry_now_ms(u64::MAX) >= before + 30 - 15 || Clock::System.now_ms() < before);
     }
 

@@ -157,6 +157,7 @@ impl Repair<'_> {
             if first_nonzero(&mut source, there.start)?.is_some() {
                 let name = format!("{:020}.damaged-{}", header.base_offset, range.start);
                 let copy = copy_aside(self.storage, self.dir, &file, there.clone(), &name)?;
+                self.storage.sync_dir(self.dir)?;
                 if !is_copy(self.storage, &copy, &file, &there)? {
                     return Err(io::Error::other("the copy isn't what was copied"));
                 }

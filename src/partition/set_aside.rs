@@ -102,7 +102,7 @@ fn set_tail_aside(
     }
     let end = end_of_data(&mut source, position).map_err(failed)?.min(source.len());
     let name = format!("{:020}.torn-{position}", candidate.base);
-    let copy = copy(storage, dir, &file, position..end, &name)
+    let copy = copy_aside(storage, dir, &file, position..end, &name)
         .map_err(|source| Error::io("copy the torn tail aside of", path, source))?;
     sync_folder(storage, dir)?;
     // Synced with all that is kept: were it synced here, and failed, nobody would know any more what else was lost.
@@ -111,25 +111,12 @@ fn set_tail_aside(
     Ok(Some(copy))
 }
 
-/// Copies a range of a file to a new file in the same folder, durably. A copy with the same bytes, left by somebody who
-/// was interrupted, serves as well.
-pub(super) fn copy_aside(
-    storage: &dyn Storage,
-    dir: &Path,
-    file: &Arc<dyn File>,
-    range: Range<u64>,
-    name: &str,
-) -> std::io::Result<PathBuf> {
-    let path = copy(storage, dir, file, range, name)?;
-    storage.sync_dir(dir)?;
-    Ok(path)
-}
-
-/// The copy, whose name isn't durable yet; also that of one that was there.
+/// Copies a range of a file to a new file in the same folder. A copy with the same bytes, left by somebody who was
+/// interrupted, serves as well. The bytes are durable; the name of either is once the caller has synced the folder.
 ///
 /// A piece at a time, and holes stay holes: what lies behind the end of a log may be a few bytes at the end of a file of
 /// any length.
-fn copy(
+pub(super) fn copy_aside(
     storage: &dyn Storage,
     dir: &Path,
     file: &Arc<dyn File>,

@@ -305,18 +305,16 @@ impl PartitionLog {
         let bytes = encoder.frame_bytes() as u64;
         let count = u64::from(encoder.record_count());
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
-        let next_offset = writer.next_offset.saturating_add(count);
-        if next_offset >= OFFSET_LIMIT {
-            return Err(offsets_used_up(&self.spec));
-        }
         if self.must_roll(writer, bytes, count, now_ms) {
             let rolled = self.with_room(at_any_rate, || self.roll_segment(writer, bytes, now_ms))?;
             if let Some(needs_room) = rolled {
                 return Ok(needs_room);
             }
         }
-        // A segment begins at least one offset behind the one before it, also behind an empty one.
         let next_offset = writer.next_offset.saturating_add(count);
+        if next_offset >= OFFSET_LIMIT {
+            return Err(offsets_used_up(&self.spec));
+        }
         if next_offset > self.offset_ceiling.load(Ordering::Acquire) {
             return Ok(Step::NeedsCeiling(next_offset));
         }

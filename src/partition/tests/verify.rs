@@ -23,30 +23,31 @@ fn verified(machine: &Machine) -> Vec<VerifyFinding> {
     verification.finish().unwrap().findings().to_vec()
 }
 
-/// The last frame of a segment, and where it begins.
-fn last_frame(bytes: &[u8], segment: &SegmentHeader) -> (u64, FrameHeader) {
+/// A partition of four records in its second epoch, closed: its segment, and the last frame with its place.
+fn four_records() -> (Machine, PathBuf, SegmentHeader, (u64, FrameHeader)) {
+    let machine = Machine::new();
+    // A second open, so that there is an epoch before it.
+    drop(machine.open());
+    let (partition, _) = machine.open();
+    append_numbers(&partition, 0..4);
+    drop(partition);
+    let path = machine.segments().pop().unwrap();
+    let bytes = machine.read_file(&path);
+    let segment = SegmentHeader::decode(&bytes[..crate::segment_header::SEGMENT_HEADER_BYTES]).unwrap();
     let mut scan = Scan::verified(segment.frame_seed(), DATA_START);
-    let frames = std::iter::from_fn(|| match scan.next(bytes) {
+    let frames = std::iter::from_fn(|| match scan.next(&bytes[..]) {
         Found::Frame { position, header } => Some((position, header)),
         _ => None,
     });
-    frames.last().unwrap()
+    let last = frames.last().unwrap();
+    (machine, path, segment, last)
 }
 
 /// The control page is right about where the frames end, and their checks hold; but the last one can't be there.
 #[test]
 fn a_last_frame_that_falls_back_is_told_as_the_tail_that_is_cut() {
     for (relative_offset, epoch, falls) in [(3, 1, false), (1, 1, true), (3, 0, true)] {
-        let machine = Machine::new();
-        // A second open, so that there is an epoch before it.
-        drop(machine.open());
-        let (partition, _) = machine.open();
-        append_numbers(&partition, 0..4);
-        drop(partition);
-        let path = machine.segments().pop().unwrap();
-        let bytes = machine.read_file(&path);
-        let segment = SegmentHeader::decode(&bytes[..crate::segment_header::SEGMENT_HEADER_BYTES]).unwrap();
-        let (position, frame) = last_frame(&bytes, &segment);
+        let (machine, path, segment, (position, frame)) = four_records();
         assert_eq!((frame.relative_offset, frame.epoch), (3, 1));
         let records = [Record::new("record 3").key("key")];
         let encoder = FrameEncoder::new(&records).unwrap();
@@ -80,14 +81,7 @@ fn a_last_frame_that_falls_back_is_told_as_the_tail_that_is_cut() {
 #[test]
 fn appends_that_are_zeros_now_are_told_as_an_open_tells_them() {
     for at in [2, 3] {
-        let machine = Machine::new();
-        let (partition, _) = machine.open();
-        append_numbers(&partition, 0..4);
-        drop(partition);
-        let path = machine.segments().pop().unwrap();
-        let bytes = machine.read_file(&path);
-        let segment = SegmentHeader::decode(&bytes[..crate::segment_header::SEGMENT_HEADER_BYTES]).unwrap();
-        let (last, frame) = last_frame(&bytes, &segment);
+        let (machine, path, _, (last, frame)) = four_records();
         let (frame_bytes, end) = (frame.frame_bytes() as u64, last + frame.frame_bytes() as u64);
         let start = end - (4 - at) * frame_bytes;
         machine.write_file(&path, &vec![0; (end - start) as usize], start);

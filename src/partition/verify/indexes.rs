@@ -27,7 +27,7 @@ use crate::{
     frame::FrameHeader,
     partition::{
         offset_index::{self, Entry},
-        scan::Source,
+        scan::{Source, first_nonzero},
         segment::{index_path, time_index_path},
         time_index::{self, Block, Coverage, Summary},
     },
@@ -205,8 +205,17 @@ impl OffsetCheck {
                 None => {
                     return Err(Fault::new(&path, 0..len, "the checksum of the index's entries doesn't hold", &source));
                 }
-                // Still to be cut behind its entries, by whoever sealed it just now or was killed then.
-                Some(end) if end < len && !subject.is_active => return Ok(None),
+                // Still to be cut behind its entries, by whoever sealed it just now or was killed then: zeros.
+                Some(end) if end < len && !subject.is_active => {
+                    let Ok(stray) = first_nonzero(&mut source, end);
+                    let Some(position) = stray else { return Ok(None) };
+                    return Err(Fault::new(
+                        &path,
+                        position..len,
+                        "there is something behind the index's entries",
+                        &source,
+                    ));
+                }
                 Some(_) => {}
             }
         }
