@@ -39,6 +39,34 @@ pub fn empty_topic(dir: &Path) -> (Log, Topic) {
     (log, topic)
 }
 
+/// Writes a frame of the limit: a header of tidelog's size with a CRC-32 of the body, and the records with as many bytes
+/// before each as tidelog has. Answers its bytes, a multiple of 8.
+///
+/// # Safety
+/// `start` is valid for writes of [`frame_bytes`] of these records, and nobody else uses those.
+pub unsafe fn write_frame<'a>(start: *mut u8, records: impl Iterator<Item = &'a [u8]>) -> usize {
+    // SAFETY: within the frame, whose bytes the caller vouches for.
+    unsafe {
+        let body = start.add(HEADER_BYTES - 8);
+        let mut at = body;
+        for record in records {
+            at.cast::<u64>().write_unaligned(record.len() as u64);
+            at.add(8).copy_from_nonoverlapping(record.as_ptr(), record.len());
+            at = at.add(8 + record.len());
+        }
+        let bytes = at.offset_from(body) as usize;
+        let checksum = crc32fast::hash(std::slice::from_raw_parts(body, bytes));
+        start.cast::<u64>().write_unaligned(bytes as u64);
+        start.add(8).cast::<u32>().write_unaligned(checksum);
+        aligned(HEADER_BYTES - 8 + bytes)
+    }
+}
+
+/// Bytes of a frame of `count` records of `bytes` each.
+pub fn frame_bytes(count: usize, bytes: usize) -> usize {
+    aligned(HEADER_BYTES - 8 + count * (8 + bytes))
+}
+
 /// The limit: a mapped file with its blocks reserved.
 pub struct MappedFile {
     _file: File,
@@ -55,8 +83,29 @@ impl MappedFile {
         file.set_len(len as u64).expect("a length");
         #[cfg(target_os = "linux")]
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len as u64).expect("space");
+        Self::map(file, 0)
+    }
+
+    /// The file that another process has left with [`trim`](MappedFile::trim).
+    pub fn open(dir: &Path) -> Self {
+        let file = File::options().read(true).write(true).open(dir.join("limit")).expect("a file");
+        let end = file.metadata().expect("a length").len() as usize;
+        Self::map(file, end)
+    }
+
+    fn map(file: File, end: usize) -> Self {
         let map = MmapRaw::map_raw(&file).expect("a map");
-        Self { _file: file, map, end: 0 }
+        Self { _file: file, map, end }
+    }
+
+    /// Cuts off what nothing was appended to.
+    pub fn trim(self) {
+        self._file.set_len(self.end as u64).expect("a length");
+    }
+
+    /// Where the next frame goes.
+    pub fn end(&self) -> usize {
+        self.end
     }
 
     /// Copies one record behind the last, with its header and checksum.
@@ -66,45 +115,60 @@ impl MappedFile {
 
     /// Copies the payload `count` times, behind one header and under one checksum.
     pub fn append_batch(&mut self, payload: &[u8], count: usize) {
-        let body = count * (8 + payload.len());
-        assert!(self.end + HEADER_BYTES - 8 + body <= self.map.len());
+        self.append_all(count, payload.len(), std::iter::repeat_n(payload, count));
+    }
+
+    /// Copies `count` records of `bytes` each, behind one header and under one checksum.
+    pub fn append_all<'a>(&mut self, count: usize, bytes: usize, records: impl Iterator<Item = &'a [u8]>) {
+        assert!(self.end + frame_bytes(count, bytes) <= self.map.len());
+        let records = records.take(count).inspect(|record| assert!(record.len() <= bytes));
         // SAFETY: in bounds as just checked; nobody else uses the map.
-        unsafe {
-            let start = self.map.as_mut_ptr().add(self.end);
-            let mut at = start.add(HEADER_BYTES - 8);
-            for _ in 0..count {
-                at.cast::<u64>().write_unaligned(payload.len() as u64);
-                at.add(8).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
-                at = at.add(8 + payload.len());
-            }
-            let checksum = crc32fast::hash(std::slice::from_raw_parts(start.add(HEADER_BYTES - 8), body));
-            start.cast::<u64>().write_unaligned(body as u64);
-            start.add(8).cast::<u32>().write_unaligned(checksum);
-        }
-        self.end += aligned(HEADER_BYTES - 8 + body);
+        self.end += unsafe { write_frame(self.map.as_mut_ptr().add(self.end), records) };
     }
 
     /// Walks all records and verifies their checksums; answers the sum of their lengths.
     pub fn scan(&self) -> usize {
-        let (mut at, mut sum) = (0, 0);
+        let mut sum = 0;
+        self.each_record(|record| {
+            sum += std::hint::black_box(record).len();
+            true
+        });
+        sum
+    }
+
+    /// Hands out all records in order, each frame's when its checksum was verified, until `body` has enough.
+    pub fn each_record(&self, mut body: impl FnMut(&[u8]) -> bool) {
+        let mut at = 0;
         while at < self.end {
-            // SAFETY: `append_batch` has written what lies below the end.
-            let (body, checksum, bytes) = unsafe {
-                let start = self.map.as_ptr().add(at);
-                let body = start.cast::<u64>().read_unaligned() as usize;
-                let bytes = std::slice::from_raw_parts(start.add(HEADER_BYTES - 8), body);
-                (body, start.add(8).cast::<u32>().read_unaligned(), bytes)
-            };
-            assert_eq!(crc32fast::hash(bytes), checksum);
-            let mut rest = bytes;
+            let mut rest = self.frame_at(at);
+            at += aligned(HEADER_BYTES - 8 + rest.len());
             while let Some((length, record)) = rest.split_first_chunk::<8>() {
                 let length = u64::from_le_bytes(*length) as usize;
-                sum += std::hint::black_box(&record[..length]).len();
+                if !body(&record[..length]) {
+                    return;
+                }
                 rest = &record[length..];
             }
-            at += aligned(HEADER_BYTES - 8 + body);
         }
-        sum
+    }
+
+    /// The first record of the frame at a place, verified.
+    pub fn record_at(&self, at: usize) -> &[u8] {
+        let (length, rest) = self.frame_at(at).split_first_chunk::<8>().expect("a record");
+        &rest[..u64::from_le_bytes(*length) as usize]
+    }
+
+    fn frame_at(&self, at: usize) -> &[u8] {
+        assert!(at < self.end);
+        // SAFETY: `write_frame` has written what lies below the end, frame by frame.
+        let (checksum, bytes) = unsafe {
+            let start = self.map.as_ptr().add(at);
+            let body = start.cast::<u64>().read_unaligned() as usize;
+            let bytes = std::slice::from_raw_parts(start.add(HEADER_BYTES - 8), body);
+            (start.add(8).cast::<u32>().read_unaligned(), bytes)
+        };
+        assert_eq!(crc32fast::hash(bytes), checksum);
+        bytes
     }
 }
 
