@@ -12,8 +12,9 @@
 //!
 //! # Trap
 //! Where a file was read or written through the page cache in big pieces, it is there in large folios, and the store of
-//! one record makes a whole folio dirty: an fdatasync then writes a megabyte. So what was written before is dropped from
-//! the cache, and `MADV_RANDOM` keeps it from coming back in big pieces.
+//! one record makes a whole folio dirty: an fdatasync then writes a megabyte. Dropping it from the cache is no cure: then
+//! each page is read from the device before it is stored to. So what was written before was written page by page, and
+//! `MADV_RANDOM` keeps what comes by page faults from coming in big pieces.
 
 use std::{
     fs::{self, File},
@@ -23,7 +24,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use memmap2::{Advice, Mmap, MmapRaw};
-use rustix::fs::{FallocateFlags, fadvise, fallocate};
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::{
     common::{BATCH, MappedFile, frame_bytes, write_frame},
@@ -243,10 +244,11 @@ impl DurableFile {
         if task.variant == RESERVED {
             fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
         } else {
-            file.write_all_at(&vec![0; len], 0)?;
+            for page in 0..len / PAGE_BYTES {
+                file.write_all_at(&[0; PAGE_BYTES], (page * PAGE_BYTES) as u64)?;
+            }
         }
         file.sync_all()?;
-        fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         let map = if task.variant == PWRITE { None } else { Some(MmapRaw::map_raw(&file)?) };
         if let Some(map) = &map {
             map.advise(Advice::Random)?;

@@ -186,7 +186,7 @@ impl Runner<'_> {
         command.args(["--records", &row.series.workload.records(self.records).to_string()]);
         command.args(["--cap-seconds", &self.plan.cap.as_secs_f64().to_string()]).arg("--dir").arg(&dir);
         // Where walrus-rust has its files; and that it prints nothing.
-        command.env("WALRUS_DATA_DIR", &dir).env("WALRUS_QUIET", "1");
+        command.env("WALRUS_DATA_DIR", &dir).env("WALRUS_QUIET", "1").env("RUST_BACKTRACE", "0");
         let output = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output()?;
         if !output.status.success() {
             let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();

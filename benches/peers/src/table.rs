@@ -17,7 +17,7 @@ pub(crate) struct Line<'r> {
     pub(crate) of_limit: Option<f64>,
     of_best: Option<f64>,
     of_best_checked: Option<f64>,
-    guarantee: Option<&'r Stated>,
+    pub(crate) guarantee: Option<&'r Stated>,
 }
 
 /// Prints all tables.

@@ -1,7 +1,8 @@
 //! raft-engine 0.4: entries of one Raft group, here of a message with an index and bytes as Raft's own has; one pwrite(2) a
 //! call. Its index is in memory, so opening reads everything.
 //!
-//! Compression is off (payloads don't compress); files aren't recycled, as nothing is purged. In W4 each thread has a
+//! Compression is off (payloads don't compress); files aren't recycled, as nothing is purged, and files that were filled
+//! ahead (`prefill_for_recycle`) made no difference. In W4 each thread has a
 //! group of its own, as the entries of one have to come in order; they share the file and its syncs. What a group reads
 //! last it keeps decoded, and a whole batch is read for one of its entries: so W6 reads entries that were appended one by
 //! one.
