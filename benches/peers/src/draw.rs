@@ -174,7 +174,8 @@ impl Panel<'_> {
 fn of_limit(workload: Workload, ratio: f64) -> String {
     match ratio {
         _ if workload == Workload::W7 => format!("{ratio:.0} ×"),
-        ..0.01 => format!("{:.1} %", ratio * 100.0),
+        ..0.001 => format!("{:.2} %", ratio * 100.0),
+        0.001..0.01 => format!("{:.1} %", ratio * 100.0),
         _ => format!("{:.0} %", ratio * 100.0),
     }
 }
