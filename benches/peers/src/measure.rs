@@ -222,7 +222,7 @@ impl<'p> Reading<'p> {
 
     #[inline]
     fn is_late(&mut self) -> bool {
-        self.capped = self.seen % STRIDE == 0 && Instant::now() > self.deadline;
+        self.capped = self.seen.is_multiple_of(STRIDE) && Instant::now() > self.deadline;
         self.capped
     }
 
@@ -250,7 +250,7 @@ pub(crate) fn fill<S: Subject>(task: &Task) -> Result<()> {
     fs::create_dir_all(&task.dir)?;
     let lone = task.layout == Layout::Lone;
     let task = Task { batch: if lone { 1 } else { S::FILL_BATCH }, ..task.clone() };
-    ensure!(task.records % task.batch as u64 == 0, "whole batches of {} records", task.batch);
+    ensure!(task.records.is_multiple_of(task.batch as u64), "whole batches of {} records", task.batch);
     let subject = S::open(&task)?;
     let mut work = Work::new(&pool, task.records, Duration::from_secs(600), &task);
     if task.batch == 1 {

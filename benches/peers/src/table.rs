@@ -104,47 +104,41 @@ fn best<'r>(series: impl Iterator<Item = &'r Series>) -> Option<f64> {
 fn print_workload(results: &Results, workload: Workload) {
     let unit = if workload == Workload::W7 { "time; ratios: how many times as long" } else { "records a second" };
     println!("\n### {workload}: {} ({unit})\n", workload.title());
-    let mut table = new_table(&[
-        "who",
-        "median",
-        "least … most",
-        "of limit",
-        "of best peer",
-        "of best with checksum",
-        "checksum",
-        "verified when read",
-        "durable",
-        "survives a kill",
-        "how",
-    ]);
+    let mut header = vec!["who", "median", "least … most", "of limit", "of best peer", "of best with checksum"];
+    header.extend(["checksum", "verified when read"]);
+    // What was read was appended before.
+    header.extend(["durable", "survives a kill"].into_iter().filter(|_| !workload.reads()));
+    header.push("how");
+    let mut table = new_table(&header);
     for line in lines(results, workload) {
         let (median, spread) = (value(workload, line.spread.median), line.spread);
         let star = if spread.capped { "*" } else { "" };
         let range = format!("{} … {}", value(workload, spread.min), value(workload, spread.max));
         let mut cells = vec![line.name, median + star, range];
         cells.extend([line.of_limit, line.of_best, line.of_best_checked].map(ratio));
-        cells.extend(guarantee(line.guarantee));
+        cells.extend(guarantee(line.guarantee, workload));
         table.add_row(cells);
     }
-    for lacking in results.lacking.iter().filter(|lacking| lacking.workload == workload) {
-        let mut cells = vec![lacking.peer.name().to_owned()];
-        cells.resize(10, "–".into());
-        cells.push(lacking.reason.clone());
+    let mut without = |who: &str, instead: &str, why: &str| {
+        let mut cells = vec![who.to_owned()];
+        cells.resize(header.len() - 1, instead.to_owned());
+        cells.push(why.to_owned());
         table.add_row(cells);
+    };
+    for lacking in results.lacking.iter().filter(|lacking| lacking.workload == workload) {
+        without(lacking.peer.name(), "–", &lacking.reason);
     }
     for series in results.series.iter().filter(|series| series.workload == workload) {
         if let Some(failure) = &series.failure {
-            let mut cells = vec![name(series.peer, &series.variant), "failed".into()];
-            cells.resize(10, String::new());
-            cells.push(failure.lines().next().unwrap_or_default().to_owned());
-            table.add_row(cells);
+            let why = format!("a run failed: {}", failure.lines().next().unwrap_or_default());
+            without(&name(series.peer, &series.variant), "failed", &why);
         }
     }
     println!("{table}");
 }
 
-fn guarantee(stated: Option<&Stated>) -> Vec<String> {
-    let Some(stated) = stated else { return vec![String::new(); 5] };
+fn guarantee(stated: Option<&Stated>, workload: Workload) -> Vec<String> {
+    let Some(stated) = stated else { return Vec::new() };
     let yes = |is| if is { "yes" } else { "no" }.to_owned();
     let verified = match stated.verified {
         Verified::Always => "yes",
@@ -152,13 +146,12 @@ fn guarantee(stated: Option<&Stated>) -> Vec<String> {
         Verified::OnlyInRecovery => "only in recovery",
         Verified::Never => "no",
     };
-    vec![
-        stated.checksum.clone().unwrap_or_else(|| "none".into()),
-        verified.into(),
-        yes(stated.durable),
-        yes(stated.survives_kill),
-        stated.how.clone(),
-    ]
+    let mut cells = vec![stated.checksum.clone().unwrap_or_else(|| "none".into()), verified.into()];
+    if !workload.reads() {
+        cells.extend([yes(stated.durable), yes(stated.survives_kill)]);
+    }
+    cells.push(stated.how.clone());
+    cells
 }
 
 fn print_sizes(results: &Results) {
@@ -227,7 +220,8 @@ fn ratio(value: Option<f64>) -> String {
 
 fn three_digits(value: f64) -> String {
     match value {
-        ..0.1 => format!("{value:.3}"),
+        ..0.01 => format!("{value:.4}"),
+        0.01..0.1 => format!("{value:.3}"),
         0.1..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),

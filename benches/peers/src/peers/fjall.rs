@@ -75,11 +75,10 @@ impl Subject for Fjall {
     fn append_batches(&self, work: &mut Work<'_>) -> Result<()> {
         let mode = if self.task.is_durable() { PersistMode::SyncData } else { PersistMode::Buffer };
         while let Some(records) = work.batch() {
-            let mut number = self.number(records.len() as u64);
+            let first = self.number(records.len() as u64);
             let mut batch = self.database.batch().durability(Some(mode));
-            for record in records {
+            for (number, record) in (first..).zip(records) {
                 batch.insert(&self.records, number.to_be_bytes(), *record);
-                number += 1;
             }
             batch.commit()?;
         }

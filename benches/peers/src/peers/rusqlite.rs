@@ -57,7 +57,7 @@ impl Subject for Rusqlite {
         if self.task.workload.threads() > 1 {
             return insert_each(&connect(&self.task)?, work);
         }
-        insert_each(&*self.connection.lock().expect("no panic"), work)
+        insert_each(&self.connection.lock().expect("no panic"), work)
     }
 
     fn append_batches(&self, work: &mut Work<'_>) -> Result<()> {

@@ -1,8 +1,8 @@
 //! tidelog: level `Written` where nothing is synced, so that no flusher runs beside; `Synced` where it is. Segments of
 //! 1 GiB, as the limit has one file.
 //!
-//! W6 has two rows: `read_from` an offset is the convenient way and copies what it reads ahead, a reader that seeks
-//! borrows.
+//! W6 has three rows: a reader that seeks and reads a whole batch, of which the first record is wanted; `read_from` an
+//! offset, the convenient way, which copies what it reads ahead; a consumer that seeks, whose poll returns one record.
 
 use std::{
     sync::{
@@ -32,6 +32,7 @@ const LONE: &str = "lone frames";
 const POLL: &str = "Consumer::poll";
 const ITERATOR: &str = "one-record iterator";
 const READ_FROM: &str = "read_from";
+const POLL_ONE: &str = "poll of one";
 
 pub(super) struct Tidelog {
     log: Log,
@@ -59,6 +60,7 @@ impl Subject for Tidelog {
         let poll = Guarantee { how: "Consumer::poll, frames of 100, borrowed", ..WRITTEN };
         let iterator = Guarantee { how: "Partition::read_from, frames of 100, each record copied", ..WRITTEN };
         let seek = Guarantee { how: "Reader::seek, next_batch; lone frames", ..WRITTEN };
+        let poll_one = Guarantee { how: "Consumer::seek, poll with max_poll_records(1); lone frames", ..WRITTEN };
         let read_from = Guarantee { how: "Partition::read_from, lone frames, copied", ..WRITTEN };
         let reads = [
             Cell::new(W1, WRITTEN).variant(FOUR_PARTITIONS).threads(4),
@@ -74,6 +76,7 @@ impl Subject for Tidelog {
             Cell::new(W5K, batches),
             Cell::new(W6, seek).lone(),
             Cell::new(W6, read_from).variant(READ_FROM).lone(),
+            Cell::new(W6, poll_one).variant(POLL_ONE).lone(),
             Cell::new(W7, Guarantee { how: "believes the mark of a clean close", ..WRITTEN }),
         ];
         appends.chain(reads).collect()
@@ -87,8 +90,10 @@ impl Subject for Tidelog {
             log.close()?;
             (log, topic) = open(task, partitions)?;
         }
+        let consumer = || log.consumer("group").topic(TOPIC).start_if_new(Start::Earliest);
         let consumer = match &*task.variant {
-            POLL => Some(log.consumer("group").topic(TOPIC).start_if_new(Start::Earliest).open()?),
+            POLL => Some(consumer().open()?),
+            POLL_ONE => Some(consumer().max_poll_records(1).open()?),
             _ => None,
         };
         let partitions = (0..partitions).map(|number| topic.partition(number)).collect::<tidelog::Result<_>>()?;
@@ -135,6 +140,16 @@ impl Subject for Tidelog {
     }
 
     fn look_up(&self, reading: &mut Reading<'_>) -> Result<()> {
+        if self.task.variant == POLL_ONE {
+            let mut consumer = self.consumer.lock().expect("no panic");
+            let consumer = consumer.as_mut().context("a consumer")?;
+            while let Some(number) = reading.draw() {
+                consumer.seek(TOPIC, 0, number)?;
+                let batch = consumer.poll(Duration::from_secs(1))?;
+                reading.found(batch.iter().next().and_then(|record| record.value()).context("a record")?);
+            }
+            return Ok(());
+        }
         if self.task.variant == READ_FROM {
             while let Some(number) = reading.draw() {
                 let record = self.partitions[0].read_from(number)?.next().context("a record")??;
