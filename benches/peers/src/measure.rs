@@ -56,6 +56,13 @@ pub(crate) struct Outcome {
     pub(crate) size: Option<Size>,
 }
 
+impl Outcome {
+    /// Records a second, or seconds where opening is measured.
+    pub(crate) fn value(&self, workload: Workload) -> f64 {
+        if workload == Workload::W7 { self.seconds } else { self.records as f64 / self.seconds }
+    }
+}
+
 /// What payloads take on the disk.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Size {

@@ -96,10 +96,7 @@ impl Spread {
 
 impl Series {
     pub(crate) fn spread(&self) -> Option<Spread> {
-        let value = |outcome: &Outcome| {
-            if self.workload == Workload::W7 { outcome.seconds } else { outcome.records as f64 / outcome.seconds }
-        };
-        let mut values: Vec<_> = self.outcomes.iter().map(value).collect();
+        let mut values: Vec<_> = self.outcomes.iter().map(|outcome| outcome.value(self.workload)).collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let capped = self.outcomes.iter().any(|outcome| outcome.capped);

@@ -146,32 +146,13 @@ impl Runner<'_> {
         });
         match told {
             Ok(outcome) => {
+                let workload = row.series.workload;
+                let (value, star) =
+                    (table::value(workload, outcome.value(workload)), if outcome.capped { "*" } else { "" });
+                eprintln!("{:>2}  {workload:<6} {:<46} {value}{star}", self.round + 1, name(row));
                 row.series.outcomes.push(outcome);
-                let value = row.series.outcomes.split_off(row.series.outcomes.len() - 1);
-                let shown = Series { outcomes: value, ..self.named(row) };
-                eprintln!(
-                    "{:>2}  {:<6} {:<46} {}",
-                    self.round + 1,
-                    row.series.workload,
-                    name(row),
-                    table::last(&shown)
-                );
-                row.series.outcomes.extend(shown.outcomes);
             }
             Err(error) => fail(row, &error),
-        }
-    }
-
-    /// The row's name without its outcomes.
-    fn named(&self, row: &Row) -> Series {
-        let series = &row.series;
-        Series {
-            peer: series.peer,
-            workload: series.workload,
-            variant: series.variant.clone(),
-            guarantee: series.guarantee.clone(),
-            outcomes: Vec::new(),
-            failure: None,
         }
     }
 

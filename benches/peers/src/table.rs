@@ -190,12 +190,6 @@ fn new_table(header: &[&str]) -> Table {
     table
 }
 
-/// The one outcome of a series.
-pub(crate) fn last(series: &Series) -> String {
-    let Some(spread) = series.spread() else { return String::new() };
-    value(series.workload, spread.median) + if spread.capped { "*" } else { "" }
-}
-
 /// With three digits.
 pub(crate) fn value(workload: Workload, value: f64) -> String {
     if workload == Workload::W7 {

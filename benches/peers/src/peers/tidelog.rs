@@ -1,8 +1,8 @@
 //! tidelog: level `Written` where nothing is synced, so that no flusher runs beside; `Synced` where it is. Segments of
 //! 1 GiB, as the limit has one file.
 //!
-//! W6 has three rows: a reader that seeks and reads a whole batch, of which the first record is wanted; `read_from` an
-//! offset, the convenient way, which copies what it reads ahead; a consumer that seeks, whose poll returns one record.
+//! W6 has three rows: a consumer that seeks, whose poll returns one record; a reader that seeks and reads a whole batch, of
+//! which only the first record is wanted; `read_from` an offset, the convenient way, which copies what it reads ahead.
 
 use std::{
     sync::{
@@ -32,7 +32,7 @@ const LONE: &str = "lone frames";
 const POLL: &str = "Consumer::poll";
 const ITERATOR: &str = "one-record iterator";
 const READ_FROM: &str = "read_from";
-const POLL_ONE: &str = "poll of one";
+const SEEK: &str = "Reader::seek";
 
 pub(super) struct Tidelog {
     log: Log,
@@ -74,9 +74,9 @@ impl Subject for Tidelog {
             Cell::new(W5, poll).variant(POLL),
             Cell::new(W5, iterator).variant(ITERATOR),
             Cell::new(W5K, batches),
-            Cell::new(W6, seek).lone(),
+            Cell::new(W6, poll_one).lone(),
+            Cell::new(W6, seek).variant(SEEK).lone(),
             Cell::new(W6, read_from).variant(READ_FROM).lone(),
-            Cell::new(W6, poll_one).variant(POLL_ONE).lone(),
             Cell::new(W7, Guarantee { how: "believes the mark of a clean close", ..WRITTEN }),
         ];
         appends.chain(reads).collect()
@@ -93,7 +93,7 @@ impl Subject for Tidelog {
         let consumer = || log.consumer("group").topic(TOPIC).start_if_new(Start::Earliest);
         let consumer = match &*task.variant {
             POLL => Some(consumer().open()?),
-            POLL_ONE => Some(consumer().max_poll_records(1).open()?),
+            "" if task.workload == Workload::W6 => Some(consumer().max_poll_records(1).open()?),
             _ => None,
         };
         let partitions = (0..partitions).map(|number| topic.partition(number)).collect::<tidelog::Result<_>>()?;
@@ -140,29 +140,30 @@ impl Subject for Tidelog {
     }
 
     fn look_up(&self, reading: &mut Reading<'_>) -> Result<()> {
-        if self.task.variant == POLL_ONE {
-            let mut consumer = self.consumer.lock().expect("no panic");
-            let consumer = consumer.as_mut().context("a consumer")?;
-            while let Some(number) = reading.draw() {
-                consumer.seek(TOPIC, 0, number)?;
-                let batch = consumer.poll(Duration::from_secs(1))?;
-                reading.found(batch.iter().next().and_then(|record| record.value()).context("a record")?);
+        match &*self.task.variant {
+            READ_FROM => {
+                while let Some(number) = reading.draw() {
+                    let record = self.partitions[0].read_from(number)?.next().context("a record")??;
+                    reading.found(record.value().context("a value")?);
+                }
             }
-            return Ok(());
-        }
-        if self.task.variant == READ_FROM {
-            while let Some(number) = reading.draw() {
-                let record = self.partitions[0].read_from(number)?.next().context("a record")??;
-                reading.found(record.value().context("a value")?);
+            SEEK => {
+                let mut reader = self.partitions[0].reader(Start::Earliest)?;
+                while let Some(number) = reading.draw() {
+                    reader.seek(0, number)?;
+                    let batch = reader.next_batch()?.context("a batch")?;
+                    reading.found(batch.iter().next().and_then(|record| record.value()).context("a record")?);
+                }
             }
-            return Ok(());
-        }
-        let mut reader = self.partitions[0].reader(Start::Earliest)?;
-        while let Some(number) = reading.draw() {
-            reader.seek(0, number)?;
-            let batch = reader.next_batch()?.context("a batch")?;
-            let record = batch.iter().next().context("a record")?;
-            reading.found(record.value().context("a value")?);
+            _ => {
+                let mut consumer = self.consumer.lock().expect("no panic");
+                let consumer = consumer.as_mut().context("a consumer")?;
+                while let Some(number) = reading.draw() {
+                    consumer.seek(TOPIC, 0, number)?;
+                    let batch = consumer.poll(Duration::from_secs(1))?;
+                    reading.found(batch.iter().next().and_then(|record| record.value()).context("a record")?);
+                }
+            }
         }
         Ok(())
     }
