@@ -68,7 +68,7 @@ pub(crate) fn draw(results: &Results, out: &Path) -> Result<()> {
         }
     }
     let foot = format!(
-        "median of {} runs, each in a process of its own; 100-byte payloads that don't compress; in brackets the part of the \
+        "medians of {} runs, each in a process of its own; 100-byte payloads that don't compress; in brackets the part of the \
          limit; * a run was ended by its cap of {} s; † lost if the process is killed",
         results.runs, results.cap_seconds
     );

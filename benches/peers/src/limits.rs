@@ -87,7 +87,7 @@ impl Subject for Limit {
     fn open(task: &Task) -> Result<Self> {
         let (room, bytes) = (task.room() as usize, task.workload.payload_bytes());
         let state = match task.workload {
-            Workload::W7 => open_bare(task)?,
+            Workload::W7 if !task.fills => open_bare(task)?,
             workload if workload.reads() && !task.fills => {
                 let places = fs::read(task.dir.join("places")).unwrap_or_default();
                 let places = places.as_chunks::<8>().0.iter().map(|place| u64::from_le_bytes(*place)).collect();
@@ -191,12 +191,6 @@ impl Subject for Limit {
 
 /// The least that opening can be.
 fn open_bare(task: &Task) -> Result<State> {
-    if task.fills {
-        return Ok(State::Mapped(
-            MappedFile::new(&task.dir, task.room() as usize, task.workload.payload_bytes()),
-            Vec::new(),
-        ));
-    }
     let file = File::options().read(true).write(true).open(task.dir.join("limit"))?;
     // SAFETY: nobody else has the file.
     let map = unsafe { Mmap::map(&file)? };

@@ -4,6 +4,7 @@
 //! - An idle virtual machine gives free pages back to its host, and files that are made then are up to ten times slower.
 //!   So a file of the same size is made and deleted first: by page faults and by writes, as a map whose pages come one by
 //!   one gets other pages than big writes do. (By writes alone a map's appends took 55 ns or 240, by luck.)
+//! - A sync also waits for what others have left to write: so where syncs are measured, the file system is synced first.
 //! - Looking at the clock costs as much as an append: it is looked at once in 256 records, but each time where a sync is
 //!   many times slower.
 //! - A slow peer would take minutes: a measurement ends after the cap, and its rate is that of what was done till then.
@@ -22,7 +23,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use memmap2::MmapMut;
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, syncfs};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -382,8 +383,11 @@ fn wake_up(task: &Task) -> Result<()> {
     for _ in 0..bytes.div_ceil(block.len() as u64) {
         file.write_all(&block)?;
     }
-    drop(file);
-    Ok(fs::remove_file(path)?)
+    fs::remove_file(path)?;
+    if task.is_durable() {
+        syncfs(&file)?;
+    }
+    Ok(())
 }
 
 /// Blocks of all files below a folder.
