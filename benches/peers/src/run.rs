@@ -55,6 +55,9 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
     let (mut rows, mut lacking) = rows(plan);
     let start = Instant::now();
     for durable in [true, false] {
+        if !rows.iter().any(|row| row.series.workload.is_durable() == durable) {
+            continue;
+        }
         for round in 0..plan.runs {
             let mut peers = plan.peers.clone();
             peers.rotate_left(round as usize % plan.peers.len().max(1));

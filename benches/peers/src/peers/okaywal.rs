@@ -128,7 +128,7 @@ impl Subject for Okaywal {
 }
 
 fn configuration(task: &Task) -> Result<Configuration> {
-    let bytes = task.room() * (task.workload.payload_bytes() as u64 + CHUNK_BYTES) + (1 << 20);
+    let bytes = task.room() * (task.workload.payload_bytes() as u64 + CHUNK_BYTES) + (64 << 10);
     let dir: &Path = &task.dir;
     let bytes = u32::try_from(bytes).context("a segment of at most 4 GiB")?;
     Ok(Configuration::default_for(dir).preallocate_bytes(bytes).checkpoint_after_bytes(u64::MAX))
