@@ -185,18 +185,47 @@ impl<'r, 'a> FrameEncoder<'r, 'a> {
     /// long.
     #[inline]
     pub(crate) fn new(records: &'r [Record<'a>]) -> Result<Self> {
-        let mut bytes = HEADER_BYTES as u64;
-        let mut attributes = 0;
+        let (mut bytes, mut attributes) = (0_u64, 0);
         for record in records {
             bytes = bytes.saturating_add(record_bytes(record));
-            if record.header_count() > 0 {
-                attributes |= attributes::HEADERS;
-                check_header_names(record)?;
-            }
-            if record.explicit_timestamp_ms().is_some() {
-                attributes |= attributes::CLIENT_TIME;
-            }
+            attributes |= attributes_of(record)?;
         }
+        Self::sized(records, bytes, attributes)
+    }
+
+    /// Puts records into as few frames of about `frame_bytes` as possible, one record in each at least. All are checked
+    /// before the first frame is answered: by `check`, which is told a record's payload in bytes, too.
+    ///
+    /// # Errors
+    /// Those of `check`, and those of [`new`](FrameEncoder::new).
+    pub(crate) fn split(
+        records: &'r [Record<'a>],
+        frame_bytes: u64,
+        check: impl Fn(u64) -> Result<()>,
+    ) -> Result<Vec<Self>> {
+        let mut frames = Vec::with_capacity(1);
+        let (mut start, mut bytes, mut attributes) = (0, 0_u64, 0);
+        for (at, record) in records.iter().enumerate() {
+            check(record.payload_bytes())?;
+            let added = record_bytes(record);
+            let is_full = bytes.saturating_add(added) > frame_bytes || at - start == MAX_RECORDS;
+            if is_full && at > start {
+                frames.push(Self::sized(&records[start..at], bytes, attributes)?);
+                (start, bytes, attributes) = (at, 0, 0);
+            }
+            bytes = bytes.saturating_add(added);
+            attributes |= attributes_of(record)?;
+        }
+        if start < records.len() {
+            frames.push(Self::sized(&records[start..], bytes, attributes)?);
+        }
+        Ok(frames)
+    }
+
+    /// A frame of records that take so many bytes.
+    #[inline]
+    fn sized(records: &'r [Record<'a>], bytes: u64, attributes: u16) -> Result<Self> {
+        let bytes = bytes.saturating_add(HEADER_BYTES as u64);
         let too_large = |what| Error::from(Repr::RecordTooLarge { what, bytes, limit: MAX_FRAME_BYTES });
         match records.len() {
             0 => return Err(too_large("a frame without records")),
@@ -236,6 +265,20 @@ impl<'r, 'a> FrameEncoder<'r, 'a> {
     pub(crate) fn at(&self, place: FramePlace) -> PlacedFrame<'r, 'a> {
         PlacedFrame { encoder: *self, place }
     }
+}
+
+/// What the record adds to a frame's attributes; refuses names of headers that don't fit.
+#[inline]
+fn attributes_of(record: &Record<'_>) -> Result<u16> {
+    let mut attributes = 0;
+    if record.header_count() > 0 {
+        attributes |= attributes::HEADERS;
+        check_header_names(record)?;
+    }
+    if record.explicit_timestamp_ms().is_some() {
+        attributes |= attributes::CLIENT_TIME;
+    }
+    Ok(attributes)
 }
 
 /// Bytes of a record in a body. Alone in a frame, a record costs its payload, [`HEADER_BYTES`], and 8 more (with the

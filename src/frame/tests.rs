@@ -11,7 +11,7 @@ use super::{
     fuzzing::{record_of, seal},
     *,
 };
-use crate::segment_header::DATA_START;
+use crate::{error::ErrorKind, segment_header::DATA_START};
 
 const SEGMENT_ID: u64 = 0x0123_4567_89ab_cdef;
 
@@ -217,7 +217,7 @@ fn huge_and_many_records_round_trip() {
 #[test]
 fn what_no_frame_holds_is_refused() {
     let kind = |records: &[Record<'_>]| FrameEncoder::new(records).map(|_| ()).map_err(|error| error.kind());
-    let too_large = Err(crate::error::ErrorKind::RecordTooLarge);
+    let too_large = Err(ErrorKind::RecordTooLarge);
     assert_eq!(kind(&[]), too_large);
     assert_eq!(kind(&vec![Record::null(); MAX_RECORDS + 1]), too_large);
     let name = "n".repeat(MAX_HEADER_NAME_BYTES + 1);
@@ -575,6 +575,42 @@ proptest! {
         }
         prop_assert_eq!(ALLOCATED.get(), before, "{:?}", header);
     }
+}
+
+proptest! {
+    #[test]
+    fn a_batch_is_split_into_as_few_frames_as_hold_it(sizes in vec(0..300_usize, 0..60), frame_bytes in 0..1200_u64) {
+        let values: Vec<Vec<u8>> = sizes.iter().map(|&bytes| vec![7; bytes]).collect();
+        let records: Vec<Record<'_>> = values.iter().map(|value| Record::new(&**value)).collect();
+        let frames = FrameEncoder::split(&records, frame_bytes, |_| Ok(())).unwrap();
+        let bytes = |records: &[Record<'_>]| records.iter().map(record_bytes).sum::<u64>();
+        let mut at = 0;
+        for frame in &frames {
+            let count = frame.records.len();
+            prop_assert_eq!(frame.records, &records[at..at + count]);
+            prop_assert!(count == 1 || bytes(frame.records) <= frame_bytes);
+            at += count;
+            prop_assert!(at == records.len() || bytes(&records[at - count..=at]) > frame_bytes);
+            let alone = FrameEncoder::new(frame.records).unwrap();
+            prop_assert_eq!((frame.frame_bytes, frame.attributes), (alone.frame_bytes, alone.attributes));
+        }
+        prop_assert_eq!(at, records.len());
+    }
+}
+
+#[test]
+fn a_batch_is_checked_whole_before_there_is_a_frame() {
+    let records = vec![Record::new("x"); MAX_RECORDS * 2 + 1];
+    let frames = FrameEncoder::split(&records, u64::MAX, |_| Ok(())).unwrap();
+    assert_eq!(frames.iter().map(FrameEncoder::record_count).collect::<Vec<_>>(), [u16::MAX, u16::MAX, 1]);
+    let name = "n".repeat(MAX_HEADER_NAME_BYTES + 1);
+    let records = [Record::new("sound"), Record::new("not").header(name, "x")];
+    assert_eq!(FrameEncoder::split(&records, 0, |_| Ok(())).unwrap_err().kind(), ErrorKind::RecordTooLarge);
+    let check =
+        |bytes| if bytes > 3 { Err(Repr::RecordTooLarge { what: "it", bytes, limit: 3 }.into()) } else { Ok(()) };
+    let records = [Record::new("abc"), Record::new("abcd")];
+    assert_eq!(FrameEncoder::split(&records, 0, check).unwrap_err().kind(), ErrorKind::RecordTooLarge);
+    assert_eq!(FrameEncoder::split(&records[..1], 0, check).unwrap().len(), 1);
 }
 
 thread_local! {
