@@ -41,7 +41,7 @@ pub fn empty_topic(dir: &Path) -> (Log, Topic) {
 
 /// The limit: a mapped file with its blocks reserved.
 pub struct MappedFile {
-    _file: File,
+    file: File,
     map: MmapRaw,
     end: usize,
 }
@@ -56,7 +56,7 @@ impl MappedFile {
         #[cfg(target_os = "linux")]
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len as u64).expect("space");
         let map = MmapRaw::map_raw(&file).expect("a map");
-        Self { _file: file, map, end: 0 }
+        Self { file, map, end: 0 }
     }
 
     /// Copies one record behind the last, with its header and checksum.
@@ -82,6 +82,12 @@ impl MappedFile {
             start.add(8).cast::<u32>().write_unaligned(checksum);
         }
         self.end += aligned(HEADER_BYTES - 8 + body);
+    }
+
+    /// As [`append_batch`](MappedFile::append_batch), and waits until it is on the device.
+    pub fn append_durably(&mut self, payload: &[u8], count: usize) {
+        self.append_batch(payload, count);
+        self.file.sync_data().expect("a sync");
     }
 
     /// Walks all records and verifies their checksums; answers the sum of their lengths.
