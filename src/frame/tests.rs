@@ -536,20 +536,23 @@ proptest! {
         }
     }
 
-    /// The short cut for a lone record accepts what the walk accepts.
+    /// The short cuts for plain records accept what the walk accepts.
     #[test]
-    fn a_plain_record_is_known_without_a_walk(
-        words in vec(prop_oneof![0u32..24, Just(codec::NULL_WORD), any::<u32>()], 2),
+    fn plain_records_are_known_without_a_walk(
+        words in vec(prop_oneof![4 => 0u32..12, 2 => Just(codec::NULL_WORD), 1 => any::<u32>()], 2..8),
         payload in vec(prop_oneof![4 => Just(0u8), 1 => any::<u8>()], 0..40),
+        record_count in 1u16..4,
     ) {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         bytes.extend(payload);
         bytes.resize(bytes.len() / ALIGNMENT * ALIGNMENT, 0);
         let here = decode_here(&encode(&[Record::null()])).unwrap();
-        let header = FrameHeader { length: bytes.len() as u32, ..here };
-        prop_assert!(header.is_one_plain_record());
-        prop_assert_eq!(is_plain_record(&bytes[HEADER_BYTES..]), header.verify_records(&bytes).is_some());
+        let header = FrameHeader { length: bytes.len() as u32, record_count, ..here };
+        prop_assert!(header.has_plain_records());
+        let walked = header.verify_records(&bytes).is_some();
+        prop_assert_eq!(are_plain_records(&bytes[HEADER_BYTES..], record_count), walked);
+        prop_assert!(record_count > 1 || is_plain_record(&bytes[HEADER_BYTES..]) == walked);
     }
 
     #[test]
