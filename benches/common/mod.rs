@@ -17,6 +17,8 @@ pub const HEADER_BYTES: usize = 40;
 pub const RECORDS: usize = 100_000;
 /// Records in a batch.
 pub const BATCH: usize = 100;
+/// Bytes between two entries of the limit's index.
+const INDEX_BYTES: usize = 4096;
 /// Payload sizes.
 pub const SIZES: [usize; 2] = [100, 1024];
 
@@ -33,9 +35,14 @@ pub fn payload(bytes: usize) -> Vec<u8> {
 
 /// A log with one topic of one partition in an empty folder.
 pub fn empty_topic(dir: &Path) -> (Log, Topic) {
+    topic_of(dir, 1)
+}
+
+/// The same with more partitions.
+pub fn topic_of(dir: &Path, partitions: u32) -> (Log, Topic) {
     let options = Log::options().durability(Durability::Written).segment_bytes(1 << 30);
     let log = options.open(dir).expect("a folder that can be opened");
-    let topic = log.create_topic("bench", TopicConfig::with_partitions(1)).expect("a new topic");
+    let topic = log.create_topic("bench", TopicConfig::with_partitions(partitions)).expect("a new topic");
     (log, topic)
 }
 
@@ -44,6 +51,9 @@ pub struct MappedFile {
     file: File,
     map: MmapRaw,
     end: usize,
+    /// For each 4 KiB the number of the first record of a frame and where that is, as tidelog's sparse index has them.
+    index: Vec<(u32, u32)>,
+    records: u32,
 }
 
 impl MappedFile {
@@ -56,7 +66,32 @@ impl MappedFile {
         #[cfg(target_os = "linux")]
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len as u64).expect("space");
         let map = MmapRaw::map_raw(&file).expect("a map");
-        Self { file, map, end: 0 }
+        Self { file, map, end: 0, index: Vec::with_capacity(len / INDEX_BYTES + 1), records: 0 }
+    }
+
+    /// Takes down where the frame is that comes next. Apart from appending, which has no index.
+    pub fn note(&mut self) {
+        if self.index.last().is_none_or(|&(_, at)| self.end >= at as usize + INDEX_BYTES) {
+            self.index.push((self.records, self.end as u32));
+        }
+        self.records += 1;
+    }
+
+    /// The length of a lone record by its number, its checksum verified: by the index, and a walk over headers.
+    pub fn look_up(&self, number: u32) -> usize {
+        let entry = self.index[self.index.partition_point(|&(first, _)| first <= number) - 1];
+        let mut at = entry.1 as usize;
+        // SAFETY: `append` has written what lies below the end, and the number is that of a record.
+        unsafe {
+            let body_at = |at: usize| self.map.as_ptr().add(at).cast::<u64>().read_unaligned() as usize;
+            for _ in entry.0..number {
+                at += aligned(HEADER_BYTES - 8 + body_at(at));
+            }
+            let start = self.map.as_ptr().add(at);
+            let bytes = std::slice::from_raw_parts(start.add(HEADER_BYTES - 8), body_at(at));
+            assert_eq!(crc32fast::hash(bytes), start.add(8).cast::<u32>().read_unaligned());
+            std::hint::black_box(&bytes[8..]).len()
+        }
     }
 
     /// Copies one record behind the last, with its header and checksum.
