@@ -28,7 +28,7 @@ const BYTES: usize = 100;
 const APPENDS: usize = 1_000_000;
 const GAP: Duration = Duration::from_micros(1);
 /// Times that a sleeper is woken in a round, and how long it is left asleep before.
-const WAKES: usize = 1_000;
+const WAKES: u32 = 1_000;
 const ASLEEP: Duration = Duration::from_micros(500);
 /// Rounds of everything, one after the other.
 const ROUNDS: usize = 5;
@@ -142,32 +142,16 @@ fn wakes() {
 #[cfg(target_os = "linux")]
 fn wake_by_futex() -> [u64; 3] {
     use rustix::thread::futex;
-    let (word, woken, start) = (AtomicU32::new(0), AtomicU32::new(0), Instant::now());
-    let sent = AtomicU64::new(0);
-    thread::scope(|scope| {
-        let sleeper = scope.spawn(|| {
-            (0..WAKES as u32)
-                .map(|turn| {
-                    while word.load(Ordering::SeqCst) == turn {
-                        // Woken, or too late to sleep: the word says which.
-                        let _ = futex::wait(&word, futex::Flags::empty(), turn, None);
-                    }
-                    let took = start.elapsed().as_nanos() as u64 - sent.load(Ordering::SeqCst);
-                    woken.store(turn + 1, Ordering::SeqCst);
-                    took
-                })
-                .collect::<Vec<_>>()
-        });
-        for turn in 0..WAKES as u32 {
-            while woken.load(Ordering::SeqCst) < turn {
-                thread::yield_now();
-            }
-            thread::sleep(ASLEEP);
-            sent.store(start.elapsed().as_nanos() as u64, Ordering::SeqCst);
-            word.store(turn + 1, Ordering::SeqCst);
-            let _ = futex::wake(&word, futex::Flags::empty(), 1);
+    let word = AtomicU32::new(0);
+    let sleep = |turn: u32| {
+        while word.load(Ordering::SeqCst) == turn {
+            // Woken, or too late to sleep: the word says which.
+            let _ = futex::wait(&word, futex::Flags::empty(), turn, None);
         }
-        percentiles(sleeper.join().expect("a sleeper that ends"))
+    };
+    wake_again_and_again(sleep, |turn| {
+        word.store(turn + 1, Ordering::SeqCst);
+        let _ = futex::wake(&word, futex::Flags::empty(), 1);
     })
 }
 
@@ -177,25 +161,32 @@ fn wake_by_append() -> [u64; 3] {
     let log = Log::options().durability(Durability::Written).open(dir.path()).expect("a folder that can be opened");
     let topic = log.create_topic("bench", TopicConfig::with_partitions(1)).expect("a new topic");
     let mut consumer = log.consumer("bench").topic("bench").open().expect("a consumer");
+    let sleep = |_| while consumer.poll(Duration::from_secs(10)).expect("a batch").is_empty() {};
+    wake_again_and_again(sleep, |_| {
+        topic.append(Record::new("x")).expect("an append");
+    })
+}
+
+/// Percentiles of the time from the call of `wake` to the return of `sleep` in another thread, which are given the turn.
+fn wake_again_and_again(mut sleep: impl FnMut(u32) + Send, mut wake: impl FnMut(u32)) -> [u64; 3] {
     let (sent, woken, start) = (AtomicU64::new(0), AtomicU32::new(0), Instant::now());
     thread::scope(|scope| {
         let sleeper = scope.spawn(|| {
-            (0..WAKES as u32)
-                .map(|turn| {
-                    while consumer.poll(Duration::from_secs(10)).expect("a batch").is_empty() {}
-                    let took = start.elapsed().as_nanos() as u64 - sent.load(Ordering::SeqCst);
-                    woken.store(turn + 1, Ordering::SeqCst);
-                    took
-                })
-                .collect::<Vec<_>>()
+            let mut took = Vec::with_capacity(WAKES as usize);
+            for turn in 0..WAKES {
+                sleep(turn);
+                took.push(start.elapsed().as_nanos() as u64 - sent.load(Ordering::SeqCst));
+                woken.store(turn + 1, Ordering::SeqCst);
+            }
+            took
         });
-        for turn in 0..WAKES as u32 {
+        for turn in 0..WAKES {
             while woken.load(Ordering::SeqCst) < turn {
                 thread::yield_now();
             }
             thread::sleep(ASLEEP);
             sent.store(start.elapsed().as_nanos() as u64, Ordering::SeqCst);
-            topic.append(Record::new("x")).expect("an append");
+            wake(turn);
         }
         percentiles(sleeper.join().expect("a sleeper that ends"))
     })
