@@ -472,6 +472,28 @@ impl Store for Observed<'_> {
     }
 }
 
+/// Keeps handles, and whatever else these are, until the process ends.
+#[cfg(not(fuzzing))]
+pub(crate) fn keep_open(handles: impl Any + Send) {
+    std::mem::forget(handles);
+}
+
+/// What is kept open: a fuzzer ends many processes in one.
+#[cfg(fuzzing)]
+static KEPT_OPEN: parking_lot::Mutex<Vec<Box<dyn Any + Send>>> = parking_lot::Mutex::new(Vec::new());
+
+#[cfg(fuzzing)]
+pub(crate) fn keep_open(handles: impl Any + Send) {
+    KEPT_OPEN.lock().push(Box::new(handles));
+}
+
+/// All processes that had something kept open have ended.
+#[cfg(fuzzing)]
+pub(crate) fn let_go() {
+    let kept = std::mem::take(&mut *KEPT_OPEN.lock());
+    drop(kept); // Not under the lock.
+}
+
 /// Memory of zeros that belongs to no file: for caches where the file system can't promise that a store into a mapped
 /// page succeeds. `len` is above zero.
 pub(crate) fn anonymous_region(len: usize) -> io::Result<Region> {
