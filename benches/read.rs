@@ -53,5 +53,77 @@ fn scan_owned(topic: &Topic) -> usize {
     records.filter_map(|record| record.expect("a record").value().map(<[u8]>::len)).sum()
 }
 
-criterion_group!(benches, read);
+/// One record by its offset, at random, among a million.
+fn look_up(criterion: &mut Criterion) {
+    const AMONG: usize = 1_000_000;
+    /// Odd, so that all numbers below a power of two come once.
+    const STEP: usize = 0x9e37_79b1;
+    let mut group = criterion.benchmark_group("look up one record");
+    group.throughput(Throughput::Elements(1)).measurement_time(Duration::from_secs(3));
+    for bytes in SIZES {
+        let payload = payload(bytes);
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut limit = MappedFile::new(dir.path(), AMONG, bytes);
+        let (_log, topic) = empty_topic(&dir.path().join("log"));
+        for _ in 0..AMONG {
+            limit.note();
+            limit.append(&payload);
+            topic.append(Record::new(&payload)).expect("an append");
+        }
+        let partition = topic.partition(0).expect("a partition");
+        let mut turn = 0_usize;
+        let mut at_random = move || {
+            turn = turn.wrapping_add(STEP);
+            turn % AMONG
+        };
+        group.bench_function(BenchmarkId::new("limit", bytes), |bencher| {
+            bencher.iter(|| assert_eq!(limit.look_up(at_random() as u32), bytes));
+        });
+        group.bench_function(BenchmarkId::new("tidelog read_from", bytes), |bencher| {
+            bencher.iter(|| {
+                let mut records = partition.read_from(at_random() as u64).expect("records");
+                assert_eq!(
+                    records.next().expect("a record").expect("an intact one").value().map(<[u8]>::len),
+                    Some(bytes)
+                );
+            });
+        });
+    }
+    group.finish();
+}
+
+/// As a consumer of a group reads them.
+fn poll(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("poll frames of 100");
+    group.throughput(Throughput::Elements(RECORDS as u64)).sample_size(20);
+    for bytes in SIZES {
+        let payload = payload(bytes);
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut limit = MappedFile::new(dir.path(), RECORDS, bytes);
+        let (log, topic) = empty_topic(&dir.path().join("log"));
+        for _ in 0..RECORDS / BATCH {
+            limit.append_batch(&payload, BATCH);
+            topic.append_batch((0..BATCH).map(|_| Record::new(&payload))).expect("an append");
+        }
+        let expected = RECORDS * bytes;
+        group.bench_function(BenchmarkId::new("limit", bytes), |bencher| {
+            bencher.iter(|| assert_eq!(limit.scan(), expected));
+        });
+        let mut consumer = log.consumer("bench").topic("bench").open().expect("a consumer");
+        group.bench_function(BenchmarkId::new("tidelog", bytes), |bencher| {
+            bencher.iter(|| {
+                consumer.seek("bench", 0, 0).expect("the first offset");
+                let mut sum = 0;
+                while sum < expected {
+                    let batch = consumer.poll(Duration::from_secs(1)).expect("a batch");
+                    sum += batch.iter().filter_map(|record| record.value().map(<[u8]>::len)).sum::<usize>();
+                }
+                assert_eq!(sum, expected);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, read, poll, look_up);
 criterion_main!(benches);

@@ -3,12 +3,9 @@
 //! The system's clock may jump; whoever needs times that never fall keeps the greatest seen so far. Whoever deletes what
 //! is old asks for the time [by which records expire](Clock::expiry_now_ms), which no jump brings forward.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::{SystemTime, UNIX_EPOCH},
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -48,10 +45,7 @@ impl Clock {
     /// Milliseconds since the Unix epoch; negative before it.
     pub(crate) fn now_ms(&self) -> i64 {
         match self {
-            Self::System => match SystemTime::now().duration_since(UNIX_EPOCH) {
-                Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-                Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
-            },
+            Self::System => system_now_ms(),
             Self::Manual(now) => now.load(Ordering::Relaxed),
             #[cfg(test)]
             Self::Apart(hands) => hands.now_ms.load(Ordering::Relaxed),
@@ -84,6 +78,22 @@ impl Clock {
             #[cfg(test)]
             Self::Apart(hands) => hands.passed_ms.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Each append asks for it: on its own, the call takes two thirds of what the standard library makes of it.
+#[cfg(unix)]
+fn system_now_ms() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
+}
+
+#[cfg(not(unix))]
+fn system_now_ms() -> i64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
     }
 }
 

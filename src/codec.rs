@@ -42,7 +42,7 @@ pub(crate) fn length_word(bytes: Option<&[u8]>) -> u32 {
 }
 
 /// Reads from the front of a byte string.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }

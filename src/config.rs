@@ -176,6 +176,10 @@ impl TopicConfig {
     }
 }
 
+/// See [`LogOptions::mapped_after`]. Linux alone has been seen to keep files in such pages. What simulates crashes in the
+/// middle of a store sees to it that there are stores.
+const MAPPED_AFTER: u64 = if cfg!(all(target_os = "linux", not(any(test, fuzzing, loom)))) { 64 << 10 } else { 0 };
+
 /// How a log is opened. Made by [`Log::options`](crate::Log::options).
 #[derive(Debug, Clone)]
 pub struct LogOptions {
@@ -192,6 +196,12 @@ pub struct LogOptions {
     #[cfg(feature = "metrics")]
     pub(crate) metrics: MetricsOptions,
     pub(crate) positional_appends: bool,
+    /// Appends to a partition go through the map once so many bytes of it aren't durable, and use `pwrite` before.
+    ///
+    /// A store through a map makes a whole page of the page cache dirty, which may be one of megabytes where somebody has
+    /// read the file: the next sync writes all of it. `pwrite` makes blocks dirty. So an append that is synced alone, and
+    /// few of them between two flushes, write as little as they are; many of them cost no system call each.
+    pub(crate) mapped_after: u64,
     pub(crate) allow_unknown_file_system: bool,
     pub(crate) in_memory: bool,
     pub(crate) background: Background,
@@ -228,6 +238,7 @@ impl Default for LogOptions {
             #[cfg(feature = "metrics")]
             metrics: MetricsOptions::default(),
             positional_appends: cfg!(tidelog_positional),
+            mapped_after: MAPPED_AFTER,
             allow_unknown_file_system: false,
             in_memory: false,
             background: Background::default(),

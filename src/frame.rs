@@ -185,18 +185,47 @@ impl<'r, 'a> FrameEncoder<'r, 'a> {
     /// long.
     #[inline]
     pub(crate) fn new(records: &'r [Record<'a>]) -> Result<Self> {
-        let mut bytes = HEADER_BYTES as u64;
-        let mut attributes = 0;
+        let (mut bytes, mut attributes) = (0_u64, 0);
         for record in records {
             bytes = bytes.saturating_add(record_bytes(record));
-            if record.header_count() > 0 {
-                attributes |= attributes::HEADERS;
-                check_header_names(record)?;
-            }
-            if record.explicit_timestamp_ms().is_some() {
-                attributes |= attributes::CLIENT_TIME;
-            }
+            attributes |= attributes_of(record)?;
         }
+        Self::sized(records, bytes, attributes)
+    }
+
+    /// Puts records into as few frames of about `frame_bytes` as possible, one record in each at least. All are checked
+    /// before the first frame is answered: by `check`, which is told a record's payload in bytes, too.
+    ///
+    /// # Errors
+    /// Those of `check`, and those of [`new`](FrameEncoder::new).
+    pub(crate) fn split(
+        records: &'r [Record<'a>],
+        frame_bytes: u64,
+        check: impl Fn(u64) -> Result<()>,
+    ) -> Result<Vec<Self>> {
+        let mut frames = Vec::with_capacity(1);
+        let (mut start, mut bytes, mut attributes) = (0, 0_u64, 0);
+        for (at, record) in records.iter().enumerate() {
+            check(record.payload_bytes())?;
+            let added = record_bytes(record);
+            let is_full = bytes.saturating_add(added) > frame_bytes || at - start == MAX_RECORDS;
+            if is_full && at > start {
+                frames.push(Self::sized(&records[start..at], bytes, attributes)?);
+                (start, bytes, attributes) = (at, 0, 0);
+            }
+            bytes = bytes.saturating_add(added);
+            attributes |= attributes_of(record)?;
+        }
+        if start < records.len() {
+            frames.push(Self::sized(&records[start..], bytes, attributes)?);
+        }
+        Ok(frames)
+    }
+
+    /// A frame of records that take so many bytes.
+    #[inline]
+    fn sized(records: &'r [Record<'a>], bytes: u64, attributes: u16) -> Result<Self> {
+        let bytes = bytes.saturating_add(HEADER_BYTES as u64);
         let too_large = |what| Error::from(Repr::RecordTooLarge { what, bytes, limit: MAX_FRAME_BYTES });
         match records.len() {
             0 => return Err(too_large("a frame without records")),
@@ -236,6 +265,20 @@ impl<'r, 'a> FrameEncoder<'r, 'a> {
     pub(crate) fn at(&self, place: FramePlace) -> PlacedFrame<'r, 'a> {
         PlacedFrame { encoder: *self, place }
     }
+}
+
+/// What the record adds to a frame's attributes; refuses names of headers that don't fit.
+#[inline]
+fn attributes_of(record: &Record<'_>) -> Result<u16> {
+    let mut attributes = 0;
+    if record.header_count() > 0 {
+        attributes |= attributes::HEADERS;
+        check_header_names(record)?;
+    }
+    if record.explicit_timestamp_ms().is_some() {
+        attributes |= attributes::CLIENT_TIME;
+    }
+    Ok(attributes)
 }
 
 /// Bytes of a record in a body. Alone in a frame, a record costs its payload, [`HEADER_BYTES`], and 8 more (with the
@@ -366,8 +409,25 @@ impl FrameHeader {
         if words[word_of(HEADER_CHECK_AT)] != seed.header_check(&words, position) {
             return Err(FrameFault::HeaderCheck);
         }
+        let frame = Self::from_words(&words);
+        if (frame.record_count == 0 || frame.frame_bytes() < MIN_FRAME_BYTES) && !frame.has_filler_shape() {
+            return Err(FrameFault::Length);
+        }
+        Ok(frame)
+    }
+
+    /// Reads the header of a frame that was verified before, at the start of `bytes`, and checks nothing again.
+    #[inline]
+    pub(crate) fn of_verified(bytes: &[u8]) -> Option<Self> {
+        let mut words = [0; HEADER_WORDS];
+        LittleEndian::read_u32_into(bytes.first_chunk::<HEADER_BYTES>()?, &mut words);
+        Some(Self::from_words(&words))
+    }
+
+    #[inline]
+    fn from_words(words: &[u32; HEADER_WORDS]) -> Self {
         let count_and_attributes = words[word_of(RECORD_COUNT_AT)];
-        let frame = Self {
+        Self {
             relative_offset: words[word_of(RELATIVE_OFFSET_AT)],
             relative_time_ms: words[word_of(RELATIVE_TIME_AT)],
             record_count: count_and_attributes as u16,
@@ -377,11 +437,7 @@ impl FrameHeader {
             // 24 bits times 8 can't overflow.
             length: (words[word_of(MAGIC_AT)] >> 8) * ALIGNMENT as u32,
             body_check: words[word_of(BODY_CHECK_AT)],
-        };
-        if (frame.record_count == 0 || frame.frame_bytes() < MIN_FRAME_BYTES) && !frame.has_filler_shape() {
-            return Err(FrameFault::Length);
         }
-        Ok(frame)
     }
 
     /// The header's bytes at `position`. Put together from the words that the check is computed of.
@@ -437,8 +493,14 @@ impl FrameHeader {
         if self.body_check != seed.body_check(body, position) {
             return Err(FrameFault::BodyCheck);
         }
-        if self.is_one_plain_record() && is_plain_record(body) {
-            return Ok(());
+        if self.has_plain_records() {
+            let are_plain = match self.record_count {
+                1 => is_plain_record(body),
+                count => are_plain_records(body, count),
+            };
+            if are_plain {
+                return Ok(());
+            }
         }
         self.verify_contents(frame, body)
     }
@@ -462,10 +524,10 @@ impl FrameHeader {
         if self.is_filler() { 0 } else { self.attributes & attributes::INCOMPATIBLE & !attributes::KNOWN }
     }
 
-    /// Whether there is one record, which has neither headers nor a client's time.
+    /// Whether there are records, of which none has headers or a client's time.
     #[inline]
-    fn is_one_plain_record(&self) -> bool {
-        self.record_count == 1 && self.attributes & attributes::INCOMPATIBLE == 0
+    fn has_plain_records(&self) -> bool {
+        self.record_count > 0 && self.attributes & attributes::INCOMPATIBLE == 0
     }
 
     /// What follows the header, if `frame` is all there.
@@ -505,16 +567,42 @@ fn is_plain_record(body: &[u8]) -> bool {
     };
     let key = LittleEndian::read_u32(&words[..size_of::<u32>()]);
     let value = LittleEndian::read_u32(&words[size_of::<u32>()..]);
-    // Null has no length. Branches would cost more than what they save.
-    let is_length = |word: u32| (word <= codec::WORD_LENGTH_MASK) | (word == codec::NULL_WORD);
-    let length = |word: u32| (word & codec::WORD_LENGTH_MASK) as usize;
-    // Two lengths of 28 bits don't overflow; what is longer than the body wraps to far more than any padding.
-    let padding = body.len().wrapping_sub(RECORD_WORDS_BYTES + length(key) + length(value));
-    if !(is_length(key) & is_length(value) & (padding < ALIGNMENT)) {
+    // Branches would cost more than what they save. Two lengths of 28 bits don't overflow; what is longer than the body wraps to far more than any padding.
+    let padding = body.len().wrapping_sub(RECORD_WORDS_BYTES + plain_length(key) + plain_length(value));
+    if !(is_plain_word(key) & is_plain_word(value) & (padding < ALIGNMENT)) {
         return false;
     }
     // The padding is the last bytes of a word, so the highest bits.
     u64::from_le_bytes(*end).leading_zeros() as usize >= 8 * padding
+}
+
+/// The same for so many records.
+#[inline]
+fn are_plain_records(body: &[u8], count: u16) -> bool {
+    let mut rest = body;
+    for _ in 0..count {
+        let Some((words, behind)) = rest.split_first_chunk::<RECORD_WORDS_BYTES>() else { return false };
+        let key = LittleEndian::read_u32(&words[..size_of::<u32>()]);
+        let value = LittleEndian::read_u32(&words[size_of::<u32>()..]);
+        if !(is_plain_word(key) & is_plain_word(value)) {
+            return false;
+        }
+        let Some(behind) = behind.get(plain_length(key) + plain_length(value)..) else { return false };
+        rest = behind;
+    }
+    rest.len() < ALIGNMENT && rest.iter().all(|&byte| byte == 0)
+}
+
+/// Whether that can be the length word of a record's key or value, where neither headers nor a time follow.
+#[inline]
+fn is_plain_word(word: u32) -> bool {
+    (word <= codec::WORD_LENGTH_MASK) | (word == codec::NULL_WORD)
+}
+
+/// Its length: null has none.
+#[inline]
+fn plain_length(word: u32) -> usize {
+    (word & codec::WORD_LENGTH_MASK) as usize
 }
 
 /// What is wrong with a frame.
@@ -568,7 +656,7 @@ pub(crate) fn records<'a>(header: &FrameHeader, frame: &'a [u8]) -> RecordViews<
 }
 
 /// The records of a frame, borrowed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct RecordViews<'a> {
     reader: Reader<'a>,
     remaining: u16,

@@ -391,7 +391,8 @@ impl LogOptions {
         let figures = Figures::new(self.metrics.log.as_deref(), self.metrics.by_partition);
         #[cfg(not(feature = "metrics"))]
         let figures = Figures;
-        Environment { storage, clock, flusher, recent_segments, open_files, figures, positional_appends }
+        let mapped_after = self.mapped_after;
+        Environment { storage, clock, flusher, recent_segments, open_files, figures, positional_appends, mapped_after }
     }
 
     /// Refuses file systems that can't be relied on; answers whether appends have to go through `pwrite`.

@@ -86,7 +86,8 @@ fn verify<'a>(
 /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic).
 ///
 /// # When an append may block
-/// Most appends are a copy into memory. Now and then one waits: for other threads that append to the same partition;
+/// Most appends are a copy into memory (for the first 64 KiB behind a flush, and with [`Durability::Synced`], by `pwrite`,
+/// so that no more goes to the device than was appended). Now and then one waits: for other threads that append to the same partition;
 /// to reserve space in the file (about every 64 KiB to a few MiB); to begin a new segment; for another partition's flush
 /// when too many files are open (see [`LogOptions::max_open_files`](crate::LogOptions::max_open_files)); and for the
 /// device when
@@ -241,22 +242,26 @@ impl Topic {
     }
 
     fn append_records(&self, records: Vec<Record<'_>>, durability: Option<Durability>) -> Result<Vec<AppendedRange>> {
-        let mut placed = Vec::with_capacity(records.len());
-        for record in records {
-            let partition = self.choose(&record);
-            self.state.partition(partition)?;
-            placed.push((partition, record));
+        let mut numbers = records.iter().map(|record| self.choose(record));
+        let Some(first) = numbers.next() else { return Ok(Vec::new()) };
+        let others: Vec<u32> = match self.goes_to_one() {
+            true if records.iter().all(|record| record.explicit_partition().is_none()) => Vec::new(),
+            _ => numbers.collect(),
+        };
+        let mut appended = Vec::new();
+        if others.iter().all(|&number| number == first) {
+            append_to(self.state.partition(first)?, &records, durability, &mut appended)
+                .map_err(|error| error.after_appending(appended.clone()))?;
+            return Ok(appended);
         }
+        let mut placed: Vec<_> = std::iter::once(first).chain(others).zip(records).collect();
         placed.sort_by_key(|&(partition, _)| partition); // stable: keeps the order within a partition
         let (numbers, records): (Vec<u32>, Vec<Record<'_>>) = placed.into_iter().unzip();
-        if numbers.first() != numbers.last() {
-            // A partition checks all that it is given before it appends; over several, nothing else would.
-            for (&number, record) in numbers.iter().zip(&records) {
-                self.state.partition(number)?.check_record(record)?;
-            }
+        // A partition checks all that it is given before it appends; over several, nothing else would.
+        for (&number, record) in numbers.iter().zip(&records) {
+            self.state.partition(number)?.check_record(record)?;
         }
 
-        let mut appended = Vec::new();
         let mut rest = records.as_slice();
         for run in numbers.chunk_by(u32::eq) {
             let (records, behind) = rest.split_at(run.len());
@@ -268,11 +273,17 @@ impl Topic {
         Ok(appended)
     }
 
+    /// Whether all records go to one partition that don't name one themselves.
+    fn goes_to_one(&self) -> bool {
+        self.partitioner.is_none() && self.partitions() == 1
+    }
+
     /// The number of the partition that `record` belongs to; may be one that isn't there.
     fn choose(&self, record: &Record<'_>) -> u32 {
         match (record.explicit_partition(), &self.partitioner) {
             (Some(partition), _) => partition,
             (None, Some(own)) => own.partition(record, self.partitions()),
+            (None, None) if self.partitions() == 1 => 0,
             (None, None) => self.state.partitioner.partition(record, self.partitions()),
         }
     }

@@ -17,6 +17,8 @@ pub const HEADER_BYTES: usize = 40;
 pub const RECORDS: usize = 100_000;
 /// Records in a batch.
 pub const BATCH: usize = 100;
+/// Bytes between two entries of the limit's index.
+const INDEX_BYTES: usize = 4096;
 /// Payload sizes.
 pub const SIZES: [usize; 2] = [100, 1024];
 
@@ -33,9 +35,14 @@ pub fn payload(bytes: usize) -> Vec<u8> {
 
 /// A log with one topic of one partition in an empty folder.
 pub fn empty_topic(dir: &Path) -> (Log, Topic) {
+    topic_of(dir, 1)
+}
+
+/// The same with more partitions.
+pub fn topic_of(dir: &Path, partitions: u32) -> (Log, Topic) {
     let options = Log::options().durability(Durability::Written).segment_bytes(1 << 30);
     let log = options.open(dir).expect("a folder that can be opened");
-    let topic = log.create_topic("bench", TopicConfig::with_partitions(1)).expect("a new topic");
+    let topic = log.create_topic("bench", TopicConfig::with_partitions(partitions)).expect("a new topic");
     (log, topic)
 }
 
@@ -69,9 +76,12 @@ pub fn frame_bytes(count: usize, bytes: usize) -> usize {
 
 /// The limit: a mapped file with its blocks reserved.
 pub struct MappedFile {
-    _file: File,
+    file: File,
     map: MmapRaw,
     end: usize,
+    /// For each 4 KiB the number of the first record of a frame and where that is, as tidelog's sparse index has them.
+    index: Vec<(u32, u32)>,
+    records: u32,
 }
 
 impl MappedFile {
@@ -95,17 +105,55 @@ impl MappedFile {
 
     fn map(file: File, end: usize) -> Self {
         let map = MmapRaw::map_raw(&file).expect("a map");
-        Self { _file: file, map, end }
+        let index = Vec::with_capacity(map.len() / INDEX_BYTES + 1);
+        Self { file, map, end, index, records: 0 }
     }
 
     /// Cuts off what nothing was appended to.
     pub fn trim(self) {
-        self._file.set_len(self.end as u64).expect("a length");
+        self.file.set_len(self.end as u64).expect("a length");
     }
 
     /// Where the next frame goes.
     pub fn end(&self) -> usize {
         self.end
+    }
+
+    /// Takes down where the frame is that comes next. Apart from appending, which has no index.
+    pub fn note(&mut self) {
+        if self.index.last().is_none_or(|&(_, at)| self.end >= at as usize + INDEX_BYTES) {
+            self.index.push((self.records, self.end as u32));
+        }
+        self.records += 1;
+    }
+
+    /// Takes down where the frames are that another process has appended, one record each.
+    pub fn note_all(&mut self) {
+        let end = std::mem::replace(&mut self.end, 0);
+        while self.end < end {
+            self.note();
+            self.end = self.behind(self.end);
+        }
+    }
+
+    /// The length of a lone record by its number, its checksum verified.
+    pub fn look_up(&self, number: u32) -> usize {
+        std::hint::black_box(self.record(number)).len()
+    }
+
+    /// A lone record by its number, its checksum verified: by the index, and a walk over headers.
+    pub fn record(&self, number: u32) -> &[u8] {
+        let entry = self.index[self.index.partition_point(|&(first, _)| first <= number) - 1];
+        let at = (entry.0..number).fold(entry.1 as usize, |at, _| self.behind(at));
+        self.record_at(at)
+    }
+
+    /// Where the frame at a place ends.
+    pub fn behind(&self, at: usize) -> usize {
+        assert!(at + HEADER_BYTES <= self.map.len());
+        // SAFETY: within the map, of which `write_frame` has written what is before the end.
+        let body = unsafe { self.map.as_ptr().add(at).cast::<u64>().read_unaligned() } as usize;
+        at + aligned(HEADER_BYTES - 8 + body)
     }
 
     /// Copies one record behind the last, with its header and checksum.
@@ -124,6 +172,12 @@ impl MappedFile {
         let records = records.take(count).inspect(|record| assert!(record.len() <= bytes));
         // SAFETY: in bounds as just checked; nobody else uses the map.
         self.end += unsafe { write_frame(self.map.as_mut_ptr().add(self.end), records) };
+    }
+
+    /// As [`append_batch`](MappedFile::append_batch), and waits until it is on the device.
+    pub fn append_durably(&mut self, payload: &[u8], count: usize) {
+        self.append_batch(payload, count);
+        self.file.sync_data().expect("a sync");
     }
 
     /// Walks all records and verifies their checksums; answers the sum of their lengths.

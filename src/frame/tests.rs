@@ -11,7 +11,7 @@ use super::{
     fuzzing::{record_of, seal},
     *,
 };
-use crate::segment_header::DATA_START;
+use crate::{error::ErrorKind, segment_header::DATA_START};
 
 const SEGMENT_ID: u64 = 0x0123_4567_89ab_cdef;
 
@@ -217,7 +217,7 @@ fn huge_and_many_records_round_trip() {
 #[test]
 fn what_no_frame_holds_is_refused() {
     let kind = |records: &[Record<'_>]| FrameEncoder::new(records).map(|_| ()).map_err(|error| error.kind());
-    let too_large = Err(crate::error::ErrorKind::RecordTooLarge);
+    let too_large = Err(ErrorKind::RecordTooLarge);
     assert_eq!(kind(&[]), too_large);
     assert_eq!(kind(&vec![Record::null(); MAX_RECORDS + 1]), too_large);
     let name = "n".repeat(MAX_HEADER_NAME_BYTES + 1);
@@ -536,20 +536,23 @@ proptest! {
         }
     }
 
-    /// The short cut for a lone record accepts what the walk accepts.
+    /// The short cuts for plain records accept what the walk accepts.
     #[test]
-    fn a_plain_record_is_known_without_a_walk(
-        words in vec(prop_oneof![0u32..24, Just(codec::NULL_WORD), any::<u32>()], 2),
+    fn plain_records_are_known_without_a_walk(
+        words in vec(prop_oneof![4 => 0u32..12, 2 => Just(codec::NULL_WORD), 1 => any::<u32>()], 2..8),
         payload in vec(prop_oneof![4 => Just(0u8), 1 => any::<u8>()], 0..40),
+        record_count in 1u16..4,
     ) {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         bytes.extend(payload);
         bytes.resize(bytes.len() / ALIGNMENT * ALIGNMENT, 0);
         let here = decode_here(&encode(&[Record::null()])).unwrap();
-        let header = FrameHeader { length: bytes.len() as u32, ..here };
-        prop_assert!(header.is_one_plain_record());
-        prop_assert_eq!(is_plain_record(&bytes[HEADER_BYTES..]), header.verify_records(&bytes).is_some());
+        let header = FrameHeader { length: bytes.len() as u32, record_count, ..here };
+        prop_assert!(header.has_plain_records());
+        let walked = header.verify_records(&bytes).is_some();
+        prop_assert_eq!(are_plain_records(&bytes[HEADER_BYTES..], record_count), walked);
+        prop_assert!(record_count > 1 || is_plain_record(&bytes[HEADER_BYTES..]) == walked);
     }
 
     #[test]
@@ -575,6 +578,42 @@ proptest! {
         }
         prop_assert_eq!(ALLOCATED.get(), before, "{:?}", header);
     }
+}
+
+proptest! {
+    #[test]
+    fn a_batch_is_split_into_as_few_frames_as_hold_it(sizes in vec(0..300_usize, 0..60), frame_bytes in 0..1200_u64) {
+        let values: Vec<Vec<u8>> = sizes.iter().map(|&bytes| vec![7; bytes]).collect();
+        let records: Vec<Record<'_>> = values.iter().map(|value| Record::new(&**value)).collect();
+        let frames = FrameEncoder::split(&records, frame_bytes, |_| Ok(())).unwrap();
+        let bytes = |records: &[Record<'_>]| records.iter().map(record_bytes).sum::<u64>();
+        let mut at = 0;
+        for frame in &frames {
+            let count = frame.records.len();
+            prop_assert_eq!(frame.records, &records[at..at + count]);
+            prop_assert!(count == 1 || bytes(frame.records) <= frame_bytes);
+            at += count;
+            prop_assert!(at == records.len() || bytes(&records[at - count..=at]) > frame_bytes);
+            let alone = FrameEncoder::new(frame.records).unwrap();
+            prop_assert_eq!((frame.frame_bytes, frame.attributes), (alone.frame_bytes, alone.attributes));
+        }
+        prop_assert_eq!(at, records.len());
+    }
+}
+
+#[test]
+fn a_batch_is_checked_whole_before_there_is_a_frame() {
+    let records = vec![Record::new("x"); MAX_RECORDS * 2 + 1];
+    let frames = FrameEncoder::split(&records, u64::MAX, |_| Ok(())).unwrap();
+    assert_eq!(frames.iter().map(FrameEncoder::record_count).collect::<Vec<_>>(), [u16::MAX, u16::MAX, 1]);
+    let name = "n".repeat(MAX_HEADER_NAME_BYTES + 1);
+    let records = [Record::new("sound"), Record::new("not").header(name, "x")];
+    assert_eq!(FrameEncoder::split(&records, 0, |_| Ok(())).unwrap_err().kind(), ErrorKind::RecordTooLarge);
+    let check =
+        |bytes| if bytes > 3 { Err(Repr::RecordTooLarge { what: "it", bytes, limit: 3 }.into()) } else { Ok(()) };
+    let records = [Record::new("abc"), Record::new("abcd")];
+    assert_eq!(FrameEncoder::split(&records, 0, check).unwrap_err().kind(), ErrorKind::RecordTooLarge);
+    assert_eq!(FrameEncoder::split(&records[..1], 0, check).unwrap().len(), 1);
 }
 
 thread_local! {

@@ -139,6 +139,7 @@ fn open_environment(storage: &SimStorage, flusher: &Arc<Flusher>) -> Environment
         open_files: OpenFiles::bounded(1000, storage.clone()),
         figures: Default::default(),
         positional_appends: false,
+        mapped_after: 0,
     }
 }
 

@@ -43,10 +43,15 @@ impl Run {
         usize::try_from(self.end - self.start).unwrap_or(usize::MAX)
     }
 
-    fn iter(&self) -> RunRecords<'_> {
+    /// The records, in the order of offsets.
+    pub(crate) fn iter(&self) -> Records<'_> {
+        Records::new(std::slice::from_ref(self), usize::try_from(self.records).unwrap_or(usize::MAX))
+    }
+
+    /// The frames.
+    fn frames(&self) -> &[u8] {
         // SAFETY: a run lies below the published end.
-        let bytes = unsafe { self.segment.published(self.start, self.end) };
-        RunRecords { run: self, bytes, position: self.start, frame: None }
+        unsafe { self.segment.published(self.start, self.end) }
     }
 }
 
@@ -102,7 +107,7 @@ impl Batch {
 
     /// The records, in offset order within each partition.
     pub fn iter(&self) -> Records<'_> {
-        Records { runs: self.runs.iter(), current: None, remaining: self.len() }
+        Records::new(&self.runs, self.len())
     }
 }
 
@@ -117,8 +122,15 @@ impl<'a> IntoIterator for &'a Batch {
 
 /// The records of a [`Batch`].
 pub struct Records<'a> {
+    /// The runs that aren't begun yet, the one that is, and what is left of its frames.
     runs: std::slice::Iter<'a, Run>,
-    current: Option<RunRecords<'a>>,
+    run: Option<&'a Run>,
+    bytes: &'a [u8],
+    /// The frame that is begun, how many of its records come, and the offset of the next one.
+    views: RecordViews<'a>,
+    left: u64,
+    next_offset: u64,
+    append_time_ms: i64,
     remaining: usize,
 }
 
@@ -128,18 +140,71 @@ impl fmt::Debug for Records<'_> {
     }
 }
 
+impl<'a> Records<'a> {
+    fn new(runs: &'a [Run], remaining: usize) -> Self {
+        Self {
+            runs: runs.iter(),
+            run: None,
+            bytes: &[],
+            views: RecordViews::default(),
+            left: 0,
+            next_offset: 0,
+            append_time_ms: 0,
+            remaining,
+        }
+    }
+
+    /// Steps to the next frame that has records which were asked for. Not a part of [`next`](Records::next), so that what
+    /// is done for each record is short.
+    #[inline(never)]
+    fn open_frame(&mut self) -> Option<()> {
+        loop {
+            if let Some(run) = self.run {
+                if let Some(opened) = self.open_frame_of(run) {
+                    return Some(opened);
+                }
+            }
+            let run = self.runs.next()?;
+            (self.run, self.bytes) = (Some(run), run.frames());
+        }
+    }
+
+    #[inline]
+    fn open_frame_of(&mut self, run: &'a Run) -> Option<()> {
+        let segment = &run.segment;
+        loop {
+            let header = FrameHeader::of_verified(self.bytes)?;
+            // One of no bytes isn't what was verified.
+            let (frame, rest) = self.bytes.split_at_checked(header.frame_bytes()).filter(|(it, _)| !it.is_empty())?;
+            self.bytes = rest;
+            let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
+            let behind = base.saturating_add(header.record_count.into()).min(run.last_offset.saturating_add(1));
+            let first = base.max(run.from_offset);
+            if first < behind {
+                self.views = frame::records(&header, frame);
+                (base..first).try_for_each(|_| self.views.next().map(drop))?;
+                (self.left, self.next_offset) = (behind - first, first);
+                self.append_time_ms = segment.append_time_ms(&header);
+                return Some(());
+            }
+        }
+    }
+}
+
 impl<'a> Iterator for Records<'a> {
     type Item = RecordRef<'a>;
 
     #[inline]
     fn next(&mut self) -> Option<RecordRef<'a>> {
-        loop {
-            if let Some(record) = self.current.as_mut().and_then(Iterator::next) {
-                self.remaining = self.remaining.saturating_sub(1);
-                return Some(record);
-            }
-            self.current = Some(self.runs.next()?.iter());
+        if self.left == 0 {
+            self.open_frame()?;
         }
+        let spec = &*self.run?.spec;
+        let view = self.views.next()?;
+        let offset = self.next_offset;
+        (self.left, self.next_offset) = (self.left - 1, offset + 1);
+        self.remaining = self.remaining.saturating_sub(1);
+        Some(RecordRef::new(&spec.topic, spec.number, offset, self.append_time_ms, view))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -148,58 +213,3 @@ impl<'a> Iterator for Records<'a> {
 }
 
 impl ExactSizeIterator for Records<'_> {}
-
-/// The records of a run.
-struct RunRecords<'a> {
-    run: &'a Run,
-    /// The frames that aren't begun yet, and where they are.
-    bytes: &'a [u8],
-    position: u64,
-    frame: Option<OpenFrame<'a>>,
-}
-
-struct OpenFrame<'a> {
-    views: RecordViews<'a>,
-    next_offset: u64,
-    append_time_ms: i64,
-}
-
-impl<'a> RunRecords<'a> {
-    /// Steps to the next frame.
-    fn open_frame(&mut self) -> Option<OpenFrame<'a>> {
-        let segment = &self.run.segment;
-        let header = FrameHeader::decode(self.bytes, segment.seed, self.position).ok()?;
-        let (frame, rest) = self.bytes.split_at_checked(header.frame_bytes())?;
-        self.bytes = rest;
-        self.position += frame.len() as u64;
-        Some(OpenFrame {
-            views: frame::records(&header, frame),
-            next_offset: segment.header.base_offset.saturating_add(header.relative_offset.into()),
-            append_time_ms: segment.append_time_ms(&header),
-        })
-    }
-}
-
-impl<'a> Iterator for RunRecords<'a> {
-    type Item = RecordRef<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<RecordRef<'a>> {
-        let spec = &*self.run.spec;
-        loop {
-            if let Some(frame) = &mut self.frame {
-                for view in &mut frame.views {
-                    let offset = frame.next_offset;
-                    frame.next_offset += 1;
-                    if offset > self.run.last_offset {
-                        return None;
-                    }
-                    if offset >= self.run.from_offset {
-                        return Some(RecordRef::new(&spec.topic, spec.number, offset, frame.append_time_ms, view));
-                    }
-                }
-            }
-            self.frame = Some(self.open_frame()?);
-        }
-    }
-}

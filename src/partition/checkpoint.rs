@@ -61,9 +61,6 @@ const AT_CHECKSUM: usize = AT_CLEAN_TIME + 8;
 /// Bytes of a slot.
 pub(crate) const SLOT_BYTES: usize = AT_CHECKSUM + 4;
 
-/// Numbers of slots lie below this: a slot is written a few times a second at most.
-const NUMBER_LIMIT: u64 = 1 << 63;
-
 const FLAG_CLEAN: u32 = 1;
 const FLAG_POISONED: u32 = 1 << 1;
 
@@ -135,7 +132,7 @@ impl CheckpointState {
         intact.then(|| LittleEndian::read_u32(&slot[AT_VERSION..]))
     }
 
-    /// The slot's number and state, unless it is damaged, torn, of another version, or has a number that none has.
+    /// The slot's number and state, unless it is damaged, torn, or of another version.
     fn decode(slot: &[u8]) -> Option<(u64, Self)> {
         if Self::intact_version(slot) != Some(VERSION) {
             return None;
@@ -161,9 +158,14 @@ impl CheckpointState {
             poisoned: flags & FLAG_POISONED != 0,
             clean: (flags & FLAG_CLEAN != 0).then_some(clean),
         };
-        let number = LittleEndian::read_u64(&slot[AT_NUMBER..]);
-        (number < NUMBER_LIMIT).then_some((number, state))
+        Some((LittleEndian::read_u64(&slot[AT_NUMBER..]), state))
     }
+}
+
+/// Whether a slot of this number was written behind one of the other. Numbers go round, so that each has a next one, also
+/// the greatest, which only somebody who forges checksums ever writes.
+pub(crate) fn is_later(number: u64, other: u64) -> bool {
+    number.wrapping_sub(other).wrapping_sub(1) < u64::MAX / 2
 }
 
 /// What is wrong with a slot.
@@ -260,7 +262,7 @@ impl Checkpoint {
                 return Err(Repr::UnsupportedFormat { path, found, supported: VERSION }.into());
             }
             match CheckpointState::decode(&bytes[..read]) {
-                Some((number, state)) if best.is_none_or(|(_, greatest, _)| number > greatest) => {
+                Some((number, state)) if best.is_none_or(|(_, latest, _)| is_later(number, latest)) => {
                     best = Some((slot, number, state));
                 }
                 Some(_) => {}
@@ -334,7 +336,7 @@ impl Checkpoint {
     }
 
     fn write_other_slot(&mut self, storage: &dyn Storage, state: CheckpointState) -> Result<(), CheckpointFault> {
-        let (slot, number) = (1 - self.slot, self.number + 1);
+        let (slot, number) = (1 - self.slot, self.number.wrapping_add(1));
         self.write_slot(storage, slot, number, &state)?;
         (self.slot, self.number, self.state) = (slot, number, state);
         Ok(())
@@ -466,9 +468,30 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_with_a_number_that_has_no_next_is_a_damaged_one() {
-        for (number, is_read) in [(NUMBER_LIMIT - 1, true), (NUMBER_LIMIT, false), (u64::MAX, false)] {
-            assert_eq!(CheckpointState::decode(&state().encode(number)).is_some(), is_read, "{number}");
+    fn each_number_has_a_later_one() {
+        for number in [0, 1, (1 << 63) - 1, 1 << 63, u64::MAX - 1, u64::MAX] {
+            assert_eq!(CheckpointState::decode(&state().encode(number)), Some((number, state())));
+            let next = number.wrapping_add(1);
+            assert!(is_later(next, number) && !is_later(number, next) && !is_later(number, number));
+        }
+        assert!(is_later(7, 2) && !is_later(2, 7));
+    }
+
+    /// Whatever number a slot has, what is written next counts.
+    #[test]
+    fn what_is_written_behind_any_number_is_read() {
+        for number in [1, (1 << 63) - 1, 1 << 63, u64::MAX] {
+            let (storage, dir) = (SimStorage::default(), Path::new("/data"));
+            storage.create_dir_all(dir).unwrap();
+            let mut bytes = vec![0; 2 * SLOT_DISTANCE as usize];
+            bytes[..SLOT_BYTES].copy_from_slice(&state().encode(number));
+            storage.open(&dir.join(FILE_NAME), OpenMode::CreateNew).unwrap().write_all_at(&bytes, 0).unwrap();
+            for offset in 1..4 {
+                let mut checkpoint = Checkpoint::open(&storage, dir).unwrap().unwrap();
+                let next = CheckpointState { offset_ceiling: offset, ..state() };
+                checkpoint.write_other_slot(&storage, next).unwrap();
+                assert_eq!(Checkpoint::open(&storage, dir).unwrap().unwrap().state, next, "behind {number}");
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::{PartitionLog, checkpoint::CleanMark};
 use crate::{
     error::{Error, Repr, Result, is_out_of_files},
+    storage::keep_open,
     sync::{Ordering, this_thread},
 };
 
@@ -88,7 +89,7 @@ impl PartitionLog {
         if let Err(error) = self.sync_through(end) {
             // A handle with bytes that never reached the device must not be closed: with it would go the kernel's
             // memory that there was a failure.
-            std::mem::forget(self.sync.lock().unsynced.clone());
+            keep_open(self.sync.lock().unsynced.clone());
             if self.poison.get().is_some() {
                 self.write_poison(); // It may have failed before.
             }

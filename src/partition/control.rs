@@ -295,12 +295,13 @@ impl ControlPage {
     /// The log end offset. Trails the commit word by a moment, never leads it.
     #[inline]
     pub(crate) fn next_offset(&self) -> u64 {
-        self.word(NEXT_OFFSET).load(Ordering::SeqCst)
+        self.word(NEXT_OFFSET).load(Ordering::Acquire)
     }
 
+    /// Nobody sleeps for this word, so it needn't be ordered with what is loaded later.
     #[inline]
     pub(crate) fn raise_next_offset(&self, next_offset: u64) {
-        self.word(NEXT_OFFSET).store(next_offset, Ordering::SeqCst);
+        self.word(NEXT_OFFSET).store(next_offset, Ordering::Release);
     }
 
     /// The place below which everything is on the device.

@@ -316,7 +316,21 @@ impl Cursor {
         let bytes = unsafe { segment.published(0, end) };
         let behind = |header: &FrameHeader| segment.header.base_offset.saturating_add(header.next_relative_offset());
         let mut position = start;
-        let mut scan = Scan::headers(segment.seed, start);
+        // Most often there are some intact frames to pass, and nothing else.
+        while let Ok(header) =
+            FrameHeader::decode(bytes.get(position as usize..).unwrap_or_default(), segment.seed, position)
+        {
+            let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
+            let next = position + header.frame_bytes() as u64;
+            if base > self.offset || next > end {
+                break;
+            }
+            if behind(&header) > self.offset {
+                return position;
+            }
+            position = next;
+        }
+        let mut scan = Scan::headers(segment.seed, position);
         while let Some((found, header)) = scan.next_frame_in(bytes) {
             let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
             if base > self.offset {

@@ -132,6 +132,10 @@ pub(crate) struct Environment {
     /// Appends use `pwrite` instead of stores into the map: for file systems where a store may need new space, which a
     /// map can only answer with a signal. Control page and active indexes live in memory then.
     pub(crate) positional_appends: bool,
+    /// While so few bytes aren't durable, appends use `pwrite` as well. See [`LogOptions::mapped_after`].
+    ///
+    /// [`LogOptions::mapped_after`]: crate::config::LogOptions::mapped_after
+    pub(crate) mapped_after: u64,
 }
 
 /// Which partition, and its options (the topic's, else the log's).

@@ -116,6 +116,8 @@ impl OffsetIndex {
     }
 
     fn new(region: Region, persistent: bool, reserved: u64) -> Self {
+        // Its space is reserved page by page.
+        region.expect_random();
         Self { region, persistent, reserved: AtomicU64::new(reserved), count: AtomicUsize::new(0) }
     }
 
@@ -231,10 +233,10 @@ impl OffsetIndex {
     }
 
     fn regular_file(storage: &dyn Storage, path: &Path, mode: OpenMode) -> io::Result<Option<Arc<dyn File>>> {
-        match storage.entry_kind(path)? {
-            Some(EntryKind::File) => storage.open(path, mode).map(Some),
-            _ => Ok(None),
-        }
+        let Some(EntryKind::File) = storage.entry_kind(path)? else { return Ok(None) };
+        let file = storage.open(path, mode)?;
+        file.expect_random();
+        Ok(Some(file))
     }
 
     /// Gives the index the space that it needs once the segment has grown to `log_bytes`, if that can be had. Called by

@@ -3,6 +3,8 @@
 //! # Invariants
 //! - Bytes behind the published end belong to whoever holds the writer lock, and to nobody else.
 //! - Space is reserved before anything is stored in it. What can't be had is an error, and nothing has changed then.
+//! - Nothing is stored through the map but in pages, however large, that are reserved whole; and nothing while few bytes
+//!   aren't durable, which a sync is to write and no more. Otherwise it is written with `pwrite`, at the same place.
 //! - Nothing is stored while the segment's handle is closed (see [`segment_file`](super::segment_file)): frames may end
 //!   at [`Writer::storable`], which is the published end then, so that an append looks at one number as ever.
 //! - Times of frames don't fall within a partition, whatever the clock does.
@@ -32,7 +34,7 @@ use crate::{
     config::Durability,
     error::{Error, ErrorKind, Repr, Result},
     figures::Operation,
-    frame::{FrameEncoder, FramePlace, MAX_FRAME_BYTES, MAX_RECORDS, NO_DURABLE_DISTANCE, record_bytes},
+    frame::{FrameEncoder, FramePlace, MAX_FRAME_BYTES, NO_DURABLE_DISTANCE},
     record::Record,
     segment_header::{DATA_START, Predecessor},
     storage::{Encode, File},
@@ -43,7 +45,11 @@ use crate::{
 pub(super) const OFFSET_LIMIT: u64 = 1 << 63;
 
 /// So much memory a partition keeps to encode frames in, where they are written with `pwrite`.
-pub(super) const SCRATCH_BYTES: usize = 64 << 10;
+pub(super) const SCRATCH_BYTES: usize = 16 << 10;
+
+/// From so many bytes a second on, appends to a partition are a fast stream: they fill a page of 2 MiB within the default
+/// interval of flushes, so that hardly any is written twice.
+const FAST_BYTES_A_SECOND: u64 = 40 << 20;
 
 /// The place where the next frame goes.
 #[derive(Debug)]
@@ -60,6 +66,12 @@ pub(super) struct Writer {
     reserve_step: u64,
     /// Up to where frames may be stored: `reserved` while the segment's handle is open, else the end.
     storable: u64,
+    /// Up to where they may be stored through the map: what is reserved of whole pages, however large these are.
+    mappable: u64,
+    /// When space was reserved last, and how much.
+    last_reserved: Option<(Instant, u64)>,
+    /// The system knows that much is going to be stored.
+    stream_expected: bool,
     /// A store failed on the way: there may be bytes behind the end that no sync has covered yet.
     residue: bool,
     /// Whether the partition is in the queue of those whose handle is open.
@@ -88,6 +100,9 @@ impl Writer {
             reserved: end.file_position(),
             reserve_step: RESERVE_STEP_MIN,
             storable: end.file_position(),
+            mappable: 0,
+            last_reserved: None,
+            stream_expected: false,
             residue: false,
             queued: false,
             uncut: false,
@@ -129,6 +144,14 @@ impl Writer {
     fn is_empty(&self) -> bool {
         self.end.file_position() == DATA_START
     }
+
+    /// Whether what was reserved last was used up so soon that large pages are filled before they are flushed.
+    fn is_fast(&self) -> bool {
+        self.last_reserved.is_some_and(|(then, bytes)| {
+            let filled_in = Duration::from_millis(bytes.saturating_mul(1000) / FAST_BYTES_A_SECOND);
+            then.elapsed() < filled_in
+        })
+    }
 }
 
 /// How far an append came under the writer lock.
@@ -152,11 +175,23 @@ impl PartitionLog {
     /// The frame of one record, checked as [`check_record`](PartitionLog::check_record) says.
     #[inline]
     fn lone_frame<'r, 'a>(&self, record: &'r Record<'a>) -> Result<FrameEncoder<'r, 'a>> {
-        let (bytes, limit) = (record.payload_bytes(), self.spec.settings.max_record_bytes());
+        self.check_payload(record.payload_bytes())?;
+        FrameEncoder::new(std::slice::from_ref(record))
+    }
+
+    /// The frames of a batch, whose records are all checked as [`check_record`](PartitionLog::check_record) says.
+    fn frames<'r, 'a>(&self, records: &'r [Record<'a>]) -> Result<Vec<FrameEncoder<'r, 'a>>> {
+        const _: () = assert!(BATCH_FRAME_BYTES < MAX_FRAME_BYTES);
+        FrameEncoder::split(records, BATCH_FRAME_BYTES, |bytes| self.check_payload(bytes))
+    }
+
+    #[inline]
+    fn check_payload(&self, bytes: u64) -> Result<()> {
+        let limit = self.spec.settings.max_record_bytes();
         if bytes > limit {
             return Err(Repr::RecordTooLarge { what: "the record", bytes, limit }.into());
         }
-        FrameEncoder::new(std::slice::from_ref(record))
+        Ok(())
     }
 
     /// Appends one record as a frame of its own; answers its offset.
@@ -189,21 +224,18 @@ impl PartitionLog {
         records: &[Record<'_>],
         durability: Option<Durability>,
     ) -> Result<Range<u64>> {
-        for record in records {
-            self.check_record(record)?;
-        }
+        let frames = self.frames(records)?;
         if records.is_empty() {
             let writer = self.writer()?;
             self.check_writable()?;
             self.check_end(&writer, expected_end)?;
             return Ok(writer.next_offset..writer.next_offset);
         }
-        let frame = FrameEncoder::new(records)?;
-        if frame_records(records) < records.len() {
-            let (what, bytes) = ("a batch in one frame", frame.frame_bytes() as u64);
+        let [frame] = &frames[..] else {
+            let (what, bytes) = ("a batch in one frame", frames.iter().map(|frame| frame.frame_bytes() as u64).sum());
             return Err(Repr::RecordTooLarge { what, bytes, limit: BATCH_FRAME_BYTES }.into());
-        }
-        let (offsets, end) = self.publish_frame(&frame, Some(expected_end))?;
+        };
+        let (offsets, end) = self.publish_frame(frame, Some(expected_end))?;
         self.honor(durability, end)?;
         Ok(offsets)
     }
@@ -239,20 +271,14 @@ impl PartitionLog {
         durability: Option<Durability>,
         appended: &mut Vec<Range<u64>>,
     ) -> Result<()> {
-        for record in records {
-            self.check_record(record)?;
-        }
         let mut end = None;
-        let mut rest = records;
-        while !rest.is_empty() {
-            let (frame, others) = rest.split_at(frame_records(rest));
-            let (offsets, frame_end) = self.publish_frame(&FrameEncoder::new(frame)?, None)?;
+        for frame in self.frames(records)? {
+            let (offsets, frame_end) = self.publish_frame(&frame, None)?;
             match appended.last_mut().filter(|last| last.end == offsets.start) {
                 Some(last) => last.end = offsets.end,
                 None => appended.push(offsets),
             }
             end = Some(frame_end);
-            rest = others;
         }
         end.map_or(Ok(()), |end| self.honor(durability, end))
     }
@@ -319,14 +345,16 @@ impl PartitionLog {
             return Ok(Step::NeedsCeiling(next_offset));
         }
         let at = writer.end.file_position();
+        let place = self.place(writer, now_ms)?;
+        let is_stream = self.is_stream(writer, bytes);
         if at + bytes > writer.storable {
-            if let Some(needs_room) = self.make_storable(writer, at + bytes, at_any_rate)? {
+            if let Some(needs_room) = self.make_storable(writer, at + bytes, is_stream, at_any_rate)? {
                 return Ok(needs_room);
             }
         }
-        let place = self.place(writer, now_ms)?;
         let relative_offset = place.relative_offset;
-        let end = self.store(writer, encoder, place).and_then(|()| {
+        let through_map = is_stream && at + bytes <= writer.mappable;
+        let end = self.store(writer, encoder, place, through_map).and_then(|()| {
             let end = position(&writer.segment, at + bytes)?;
             self.publish(writer, end)
         });
@@ -367,18 +395,37 @@ impl PartitionLog {
         })
     }
 
+    /// Whether, with a frame of `bytes`, so much isn't durable that appends go through the map.
+    fn is_stream(&self, writer: &Writer, bytes: u64) -> bool {
+        let durable = self.control.durable();
+        let durable_position = if durable.sequence() == writer.end.sequence() { durable.file_position() } else { 0 };
+        !self.env.positional_appends
+            && (writer.end.file_position() + bytes).saturating_sub(durable_position) > self.env.mapped_after
+    }
+
     /// Puts the frame behind the published end.
-    fn store(&self, writer: &mut Writer, encoder: &FrameEncoder<'_, '_>, place: FramePlace) -> Result<()> {
+    fn store(
+        &self,
+        writer: &mut Writer,
+        encoder: &FrameEncoder<'_, '_>,
+        place: FramePlace,
+        through_map: bool,
+    ) -> Result<()> {
         let at = place.position;
         let frame = encoder.at(place);
-        if self.env.positional_appends {
+        if !through_map {
             writer.scratch.clear();
             writer.scratch.resize(encoder.frame_bytes(), 0);
             frame.encode(&mut writer.scratch[..]);
             let segment = &writer.segment;
             let write = |file: Arc<dyn File>| {
                 file.write_all_at(&writer.scratch, at).inspect_err(|_| {
-                    take_back(&*file, at..at + writer.scratch.len() as u64, segment.region.len() as u64);
+                    let written = at..at + writer.scratch.len() as u64;
+                    match self.env.positional_appends {
+                        true => take_back(&*file, written, segment.region.len() as u64),
+                        // In space that it keeps.
+                        false => drop(file.write_all_at(&vec![0; writer.scratch.len()], at)),
+                    }
                 })
             };
             let written = segment.open_file(&self.env).and_then(write);
@@ -418,7 +465,13 @@ impl PartitionLog {
 
     /// Makes the bytes up to `needed` ones that may be stored into: the segment's handle is opened if it is closed, and
     /// space reserved. The answer is a step that has to come first, if there is one.
-    fn make_storable(self: &Arc<Self>, writer: &mut Writer, needed: u64, at_any_rate: bool) -> Result<Option<Step>> {
+    fn make_storable(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        needed: u64,
+        is_stream: bool,
+        at_any_rate: bool,
+    ) -> Result<Option<Step>> {
         let segment = &writer.segment;
         if !segment.file.is_open() {
             let open = || match segment.open_file(&self.env) {
@@ -432,7 +485,7 @@ impl PartitionLog {
         self.queue(writer);
         writer.storable = writer.reserved;
         if needed > writer.reserved {
-            self.reserve(writer, needed)?;
+            self.reserve(writer, needed, is_stream)?;
         }
         Ok(None)
     }
@@ -459,11 +512,14 @@ impl PartitionLog {
         clean
     }
 
-    /// Gives the segment space up to `needed` at least, in a step that grows with it.
-    fn reserve(&self, writer: &mut Writer, needed: u64) -> Result<()> {
+    /// Gives the segment space up to `needed` at least, in a step that grows with it; to a stream of appends in pages that
+    /// can be stored into through the map.
+    fn reserve(&self, writer: &mut Writer, needed: u64, is_stream: bool) -> Result<()> {
         let segment = &writer.segment;
-        let len = segment.region.len() as u64;
-        let generous = needed.max(writer.reserved.saturating_add(writer.reserve_step)).min(len);
+        let (len, page) = (segment.region.len() as u64, self.env.storage.page_limit());
+        let step = needed.max(writer.reserved.saturating_add(writer.reserve_step));
+        let step = if is_stream || writer.reserve_step >= page { step.next_multiple_of(page) } else { step };
+        let generous = step.min(len);
         let set_aside = |end: u64| match self.env.positional_appends {
             true => Ok(()),
             false => segment.open_file(&self.env)?.reserve(writer.reserved..end),
@@ -480,7 +536,13 @@ impl PartitionLog {
             index.reserve(&*self.env.storage, &index_path(&segment.path), reserved);
         }
         self.control.set_reserved(position(segment, reserved / 8 * 8)?.max(writer.end));
+        if !writer.stream_expected && is_stream && writer.is_fast() {
+            segment.region.expect_stream();
+            writer.stream_expected = true;
+        }
+        writer.last_reserved = Some((Instant::now(), reserved - writer.reserved));
         (writer.reserved, writer.storable) = (reserved, reserved);
+        writer.mappable = mappable(reserved, len, page);
         writer.reserve_step = (writer.reserve_step * 2).min(RESERVE_STEP_MAX);
         Ok(())
     }
@@ -539,7 +601,10 @@ impl PartitionLog {
         *writer = Writer {
             reserved,
             storable: reserved,
+            mappable: mappable(reserved, len, self.env.storage.page_limit()),
             reserve_step: RESERVE_STEP_MIN * 2,
+            // If the old one was filled at once, so will this be.
+            last_reserved: writer.last_reserved,
             queued: writer.queued,
             appended_end: writer.appended_end,
             scratch: std::mem::take(&mut writer.scratch),
@@ -585,12 +650,7 @@ impl PartitionLog {
 
     /// Whether [`append_batch`](PartitionLog::append_batch) of these records would begin a new segment.
     pub(crate) fn must_roll_for(&self, records: &[Record<'_>]) -> Result<bool> {
-        let (mut bytes, mut rest) = (0, records);
-        while !rest.is_empty() {
-            let (frame, others) = rest.split_at(frame_records(rest));
-            bytes += FrameEncoder::new(frame)?.frame_bytes() as u64;
-            rest = others;
-        }
+        let bytes = self.frames(records)?.iter().map(|frame| frame.frame_bytes() as u64).sum();
         let writer = self.writer()?;
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
         Ok(self.must_roll(&writer, bytes, records.len() as u64, now_ms))
@@ -639,6 +699,12 @@ impl PartitionLog {
     }
 }
 
+/// Up to where a segment's file of `len` bytes can be stored into through its map, of which so much is reserved: what
+/// whole pages hold.
+fn mappable(reserved: u64, len: u64, page: u64) -> u64 {
+    if reserved >= len { len } else { reserved / page * page }
+}
+
 /// Takes away what a write that failed has written behind the end of the log: it takes space, and would look like a torn
 /// tail if the process were killed. Nobody reads there. If this fails, so be it.
 fn take_back(file: &dyn File, written: Range<u64>, len: u64) {
@@ -647,15 +713,4 @@ fn take_back(file: &dyn File, written: Range<u64>, len: u64) {
     if found[..read].iter().any(|&byte| byte != 0) {
         let _ = file.set_len(written.start).and_then(|()| file.set_len(len));
     }
-}
-
-/// How many of the records go into the next frame: as many as make about [`BATCH_FRAME_BYTES`], one at least.
-fn frame_records(records: &[Record<'_>]) -> usize {
-    const _: () = assert!(BATCH_FRAME_BYTES < MAX_FRAME_BYTES);
-    let mut bytes = 0;
-    let fitting = records.iter().take(MAX_RECORDS).take_while(|record| {
-        bytes += record_bytes(record);
-        bytes <= BATCH_FRAME_BYTES
-    });
-    fitting.count().max(1)
 }

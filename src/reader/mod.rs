@@ -34,6 +34,9 @@ const BATCH_BYTES: usize = 512 << 10;
 /// About the size of what an iterator of owned records copies at once, in bytes.
 pub(crate) const RECORDS_BYTES: usize = 64 << 10;
 
+/// What one of a partition's copies at first. It grows fourfold with each step.
+const FIRST_RECORDS: Bounds = Bounds { bytes: 256, records: 1 };
+
 /// Reads all partitions of a topic, or a single one, without a group and without commits.
 ///
 /// ```
@@ -156,6 +159,7 @@ impl Partition {
         let place = open_place(self.log(), start)?;
         Ok(PartitionRecords {
             place,
+            bounds: FIRST_RECORDS,
             copied: Vec::new().into_iter(),
             failed: false,
             _keepalive: self.keepalive().clone(),
@@ -307,6 +311,8 @@ impl fmt::Debug for Reader {
 /// ```
 pub struct PartitionRecords {
     place: Place,
+    /// How much is copied next: little at first, for who wants one record only, and more and more.
+    bounds: Bounds,
     /// Read, and not handed out yet.
     copied: vec::IntoIter<OwnedRecord>,
     failed: bool,
@@ -322,6 +328,7 @@ impl PartitionRecords {
     pub fn seek(&mut self, offset: u64) -> Result<()> {
         self.place.partition().check_open()?;
         self.place.seek(offset)?;
+        self.bounds = FIRST_RECORDS;
         self.copied = Vec::new().into_iter();
         self.failed = false;
         Ok(())
@@ -335,10 +342,12 @@ impl PartitionRecords {
     /// Copies the next records; `None` if there are none for now.
     fn copy_more(&mut self) -> Result<Option<()>> {
         self.place.partition().check_open()?;
-        let Some(run) = self.place.next_run(Bounds { bytes: RECORDS_BYTES, records: u64::MAX })? else {
-            return Ok(None);
+        let Some(run) = self.place.next_run(self.bounds)? else { return Ok(None) };
+        self.bounds = match self.bounds.bytes.saturating_mul(4) {
+            bytes if bytes < RECORDS_BYTES => Bounds { bytes, records: self.bounds.records.saturating_mul(4) },
+            _ => Bounds { bytes: RECORDS_BYTES, records: u64::MAX },
         };
-        let records: Vec<OwnedRecord> = Batch::new(vec![run]).iter().map(|record| record.to_owned()).collect();
+        let records: Vec<OwnedRecord> = run.iter().map(|record| record.to_owned()).collect();
         self.copied = records.into_iter();
         Ok(Some(()))
     }

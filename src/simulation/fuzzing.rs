@@ -22,5 +22,7 @@ pub fn operations(data: &[u8]) {
     let plan = Plan::of_bytes(data, 24);
     let bounds = Bounds { cuts: 0, depth: 1, continue_one_in: 1 };
     let outcome = run(&plan, &Arc::default(), bounds, usize::MAX);
+    #[cfg(fuzzing)]
+    crate::storage::let_go();
     assert!(outcome.is_ok(), "{outcome:?}\n{plan:?}");
 }

@@ -45,6 +45,9 @@ const DIR: &str = "/log";
 /// Flushes are due whenever a step is taken, never by themselves.
 pub(super) const INTERVAL: Durability = Durability::Interval(Duration::from_secs(60 * 60));
 
+/// More than the first step in which space is reserved.
+const LARGE_PAGE_BYTES: u64 = 128 << 10;
+
 /// A machine, the log on it, and what must hold.
 pub(crate) struct World {
     pub(super) storage: SimStorage,
@@ -153,7 +156,10 @@ impl World {
         let options = LogOptions { background: Background::Stepped, ..LogOptions::default() };
         let options = options.segment_bytes(SEGMENT_BYTES_MIN).durability(durability(settings.level));
         let mut options = options.positional_appends(settings.positional);
+        // Some logs are stored into only behind what a flush leaves behind, in pages larger than what is reserved at first.
+        self.storage.set_page_limit(if settings.few_files { LARGE_PAGE_BYTES } else { 1 });
         if settings.few_files {
+            options.mapped_after = 300;
             options = options.max_open_files(1).max_open_segments(1);
         }
         let clock = Clock::Manual(self.origin.now_ms.clone());

@@ -14,6 +14,7 @@
 //! Everything may be called from any thread. All reads and writes are positional; the file's cursor means nothing.
 
 use std::{
+    any::Any,
     fs, io,
     ops::Range,
     path::{Path, PathBuf},
@@ -101,6 +102,10 @@ impl Storage for FsStorage {
         sys::open_files_limit()
     }
 
+    fn page_limit(&self) -> u64 {
+        sys::page_limit()
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -127,6 +132,20 @@ impl Storage for FsStorage {
 
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
         file_system::file_system(path)
+    }
+}
+
+/// See [`Region::expect_stream`]; does nothing where `map` is no file's.
+pub(super) fn expect_stream(map: &Arc<dyn Any + Send + Sync>) {
+    if let Some(file) = map.downcast_ref::<FileMap>() {
+        sys::expect_stream(&file.map);
+    }
+}
+
+/// See [`Region::expect_random`]; does nothing where `map` is no file's.
+pub(super) fn expect_random(map: &Arc<dyn Any + Send + Sync>) {
+    if let Some(file) = map.downcast_ref::<FileMap>() {
+        sys::expect_random(&file.map);
     }
 }
 
@@ -303,6 +322,10 @@ impl File for FsFile {
         // SAFETY: `map` is a mapping of `len` bytes that lives as long as the `Arc`, and that is handed out as this
         // region alone. It is writable unless the file was opened for reading, whose regions are only read.
         Ok(unsafe { Region::new(start, len, map, None) })
+    }
+
+    fn expect_random(&self) {
+        sys::expect_random_reads(&self.file);
     }
 
     fn identity(&self) -> io::Result<Option<FileIdentity>> {

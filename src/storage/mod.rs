@@ -10,7 +10,8 @@
 //!   for it. The path that leads to the log's folder may go through any.
 //! - A new, renamed or removed name is durable only after [`Storage::sync_dir`] of its folder.
 //! - [`File::reserve`] is called for a range before anything is stored there through a [`Region`]: a store into an
-//!   unreserved page of a full file system would end the process (SIGBUS).
+//!   unreserved page of a full file system would end the process (SIGBUS). A page may be a large one: all of
+//!   [`Storage::page_limit`] around the store has to be reserved, as far as the file goes.
 //! - A [`Region`] keeps its mapping alive; it never outlives it, whatever happens to the file's name.
 //!
 //! # Thread safety
@@ -68,6 +69,13 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// How many descriptors this process may have at a time, if there is a limit and the system tells it.
     fn open_files_limit(&self) -> Option<u64> {
         None
+    }
+
+    /// The size of the largest page that the system caches files in, to which such pages are aligned; a power of two. A
+    /// store through a map makes all of its page dirty, so that all of it needs space. 1 where nothing more than what is
+    /// stored needs any.
+    fn page_limit(&self) -> u64 {
+        1
     }
 
     /// Renames a file or folder in one step, over an existing file.
@@ -162,6 +170,10 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
 
     /// Maps the first `len` bytes, shared. The file must be that long. `len` is above zero.
     fn map(&self, len: u64) -> io::Result<Region>;
+
+    /// Says that bytes are going to be read here and there through this handle, and that nothing needs to be read ahead,
+    /// which makes large pages. A hint.
+    fn expect_random(&self) {}
 
     /// Who this file is, beyond its name; `None` where the system can't tell. See [`FileIdentity`].
     fn identity(&self) -> io::Result<Option<FileIdentity>>;
@@ -366,6 +378,17 @@ impl Region {
         self.len
     }
 
+    /// Says that much is going to be stored here soon, one byte after the other: large pages, of which each takes one
+    /// fault, serve best. A hint.
+    pub(crate) fn expect_stream(&self) {
+        fs::expect_stream(&self.map);
+    }
+
+    /// Says that bytes are going to be used here and there, and that no large pages are wanted. A hint.
+    pub(crate) fn expect_random(&self) {
+        fs::expect_random(&self.map);
+    }
+
     /// The mapping that was given to [`new`](Region::new).
     fn map(&self) -> &Arc<dyn Any + Send + Sync> {
         &self.map
@@ -447,6 +470,28 @@ impl Store for Observed<'_> {
     fn bytes(&self) -> &[u8] {
         self.window
     }
+}
+
+/// Keeps handles, and whatever else these are, until the process ends.
+#[cfg(not(fuzzing))]
+pub(crate) fn keep_open(handles: impl Any + Send) {
+    std::mem::forget(handles);
+}
+
+/// What is kept open: a fuzzer ends many processes in one.
+#[cfg(fuzzing)]
+static KEPT_OPEN: parking_lot::Mutex<Vec<Box<dyn Any + Send>>> = parking_lot::Mutex::new(Vec::new());
+
+#[cfg(fuzzing)]
+pub(crate) fn keep_open(handles: impl Any + Send) {
+    KEPT_OPEN.lock().push(Box::new(handles));
+}
+
+/// All processes that had something kept open have ended.
+#[cfg(fuzzing)]
+pub(crate) fn let_go() {
+    let kept = std::mem::take(&mut *KEPT_OPEN.lock());
+    drop(kept); // Not under the lock.
 }
 
 /// Memory of zeros that belongs to no file: for caches where the file system can't promise that a store into a mapped

@@ -176,6 +176,11 @@ impl Storage for SimStorage {
         Ok(self.handle(node, true))
     }
 
+    #[cfg(any(test, fuzzing))]
+    fn page_limit(&self) -> u64 {
+        self.shared.space.page_limit()
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change(Operation::Rename, to, || self.shared.tree.lock().rename(from, to))
     }

@@ -19,7 +19,7 @@ fn main() {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{fs, path::Path, time::Duration};
+    use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command, time::Duration};
 
     use libtest_mimic::{Arguments, Failed, Trial};
     use tidelog::{
@@ -61,6 +61,7 @@ mod linux {
             }
             match task.as_str() {
                 "die full" => return die_full(&folder),
+                "large pages" => return large_pages(&folder),
                 "sweep-die" => return sweep::die(&folder),
                 _ => {}
             }
@@ -74,7 +75,9 @@ mod linux {
         let sweeps = sweep::FILE_SYSTEMS.iter().map(|&kind| {
             Trial::test(format!("no_space_at_any_stage_costs_nothing_on_{}", kind.0), move || sweep::on(kind))
         });
-        let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.chain(sweeps).collect());
+        let large_pages = Trial::test("a_full_disk_is_an_error_where_files_are_cached_in_large_pages", on_large_pages);
+        let trials = trials.chain([large_pages]).chain(sweeps).collect();
+        let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
         println!("{}", sweep::figures());
         conclusion.exit();
     }
@@ -88,6 +91,44 @@ mod linux {
             run_killed_child("die full", disk.path())?;
         }
         Ok(run_child(task, disk.path())?)
+    }
+
+    /// On ext4, whose files are cached in pages of megabytes if much is read ahead.
+    fn on_large_pages() -> Result<(), Failed> {
+        let make = &mut Command::new("mkfs.ext4");
+        let disk = match Mount::in_memory(make.args(["-q", "-F", "-m", "0", "-b", "4096"]), "ext4", 64 << 20) {
+            Ok(disk) => disk,
+            Err(reason) => return skip("mount", &reason),
+        };
+        let device = fs::metadata(disk.path())?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        fs::write(format!("/sys/dev/block/{major}:{minor}/bdi/read_ahead_kb"), "8192")?;
+        Ok(run_child("large pages", disk.path())?)
+    }
+
+    /// A store into such a page takes space for all of it. Each round finds the end of the log in one that was read, with
+    /// another amount of space.
+    fn large_pages(folder: &Path) {
+        let data = folder.join("data");
+        let mut end = 0;
+        for round in 0..8 {
+            let log = options().open(&data).unwrap();
+            let partition = partition(&log);
+            if round == 0 {
+                end = 24_000;
+                append(&partition, 0..end, VALUE_BYTES);
+            }
+            let all: usize = partition.read_from(0).unwrap().map(|record| record.unwrap().value().unwrap().len()).sum();
+            assert!(all as u64 >= end * VALUE_BYTES as u64);
+            let rest = Ballast::all_but(folder, round * 7 * 4096);
+            end = fill(&partition, end, VALUE_BYTES);
+            rest.remove();
+            log.close().unwrap();
+            for entry in fs::read_dir(data.join("orders-0")).unwrap() {
+                let file = fs::File::open(entry.unwrap().path()).unwrap();
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+            }
+        }
     }
 
     /// Segments that are much larger than the disk, and never full.

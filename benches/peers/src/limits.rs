@@ -7,7 +7,7 @@
 //! | W2s, W3 | stored into a map, then fdatasync, where the file was written before, so that its length and its blocks don't change; beside it: where the blocks are only reserved, and by pwrite(2) |
 //! | W4 | eight times W3 of the same run: the table does that |
 //! | W5 | a walk over the map that verifies each frame; the same number of bytes as tidelog's frames |
-//! | W6 | a table of places, the frame there verified |
+//! | W6 | a sparse index as tidelog has, then header by header, the frame there verified; beside it: a table of all places |
 //! | W7 | open, map, read a page |
 //!
 //! # Trap
@@ -16,11 +16,7 @@
 //! each page is read from the device before it is stored to. So what was written before was written page by page, and
 //! `MADV_RANDOM` keeps what comes by page faults from coming in big pieces.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt,
-    sync::Mutex,
-};
+use std::{fs::File, os::unix::fs::FileExt, sync::Mutex};
 
 use anyhow::{Context, Result, ensure};
 use memmap2::{Advice, Mmap, MmapRaw};
@@ -30,7 +26,7 @@ use crate::{
     common::{BATCH, MappedFile, frame_bytes, write_frame},
     measure::{Reading, Work},
     peers::{Cell, Guarantee, Subject, Verified, cells},
-    workload::{Layout, Task, Workload},
+    workload::{Task, Workload},
 };
 
 /// Names of variants.
@@ -38,6 +34,7 @@ const WRITE: &str = "one write(2) a call";
 const RESERVED: &str = "blocks only reserved";
 const PWRITE: &str = "pwrite(2)";
 const LONE: &str = "lone frames";
+const TABLE: &str = "a table of all places";
 
 const PAGE_BYTES: usize = 4096;
 
@@ -47,7 +44,7 @@ pub(crate) struct Limit {
 }
 
 enum State {
-    Mapped(MappedFile, Vec<u64>),
+    Mapped(MappedFile, Vec<usize>),
     Written(File, u64),
     Durable(DurableFile),
     Opened,
@@ -71,9 +68,15 @@ impl Subject for Limit {
         let pwrite = Guarantee { how: "pwrite(2) to a file that was written before, then fdatasync", ..SYNCED };
         let scan = Guarantee { how: "a walk over the map, frames of 100", ..MAPPED };
         let lone = Guarantee { how: "a walk over the map, frames of one", ..MAPPED };
-        let table = Guarantee { how: "a table of places, frames of one", ..MAPPED };
+        let index = Guarantee { how: "an index entry for each 4 KiB, then header by header; frames of one", ..MAPPED };
+        let table = Guarantee { how: "the place of each frame in memory; frames of one", ..MAPPED };
         let opened = Guarantee { checksum: None, verified: Verified::Never, how: "open, map, read a page", ..MAPPED };
-        let variants = [Cell::new(W5, lone).variant(LONE).lone(), Cell::new(W6, table).lone(), Cell::new(W7, opened)];
+        let variants = [
+            Cell::new(W5, lone).variant(LONE).lone(),
+            Cell::new(W6, index).lone(),
+            Cell::new(W6, table).variant(TABLE).lone(),
+            Cell::new(W7, opened),
+        ];
         cells([W1, W1K, W2, W2K], MAPPED)
             .chain(cells([W1, W1K, W2, W2K], written).map(|cell| cell.variant(WRITE)))
             .chain(cells([W2S, W3], SYNCED))
@@ -89,9 +92,14 @@ impl Subject for Limit {
         let state = match task.workload {
             Workload::W7 if !task.fills => open_bare(task)?,
             workload if workload.reads() && !task.fills => {
-                let places = fs::read(task.dir.join("places")).unwrap_or_default();
-                let places = places.as_chunks::<8>().0.iter().map(|place| u64::from_le_bytes(*place)).collect();
-                State::Mapped(MappedFile::open(&task.dir), places)
+                let mut file = MappedFile::open(&task.dir);
+                let mut places = Vec::new();
+                if task.workload == Workload::W6 {
+                    file.note_all();
+                    let next = |at: &usize| Some(file.behind(*at)).filter(|at| *at < file.end());
+                    places = std::iter::successors(Some(0), next).collect();
+                }
+                State::Mapped(file, places)
             }
             _ if task.is_durable() => State::Durable(DurableFile::new(task)?),
             _ if task.variant == WRITE => State::Written(File::create_new(task.dir.join("limit"))?, 0),
@@ -103,11 +111,8 @@ impl Subject for Limit {
     fn append(&self, work: &mut Work<'_>, _thread: usize) -> Result<()> {
         let bytes = work.payload_len();
         match &mut *self.state.lock().expect("no panic") {
-            State::Mapped(file, places) => {
+            State::Mapped(file, _) => {
                 while let Some(record) = work.record() {
-                    if self.task.fills {
-                        places.push(file.end() as u64);
-                    }
                     file.append(record);
                 }
             }
@@ -164,9 +169,14 @@ impl Subject for Limit {
 
     fn look_up(&self, reading: &mut Reading<'_>) -> Result<()> {
         if let State::Mapped(file, places) = &*self.state.lock().expect("no panic") {
-            while let Some(number) = reading.draw() {
-                let place = places.get(number as usize).context("a place")?;
-                reading.found(file.record_at(*place as usize));
+            if self.task.variant == TABLE {
+                while let Some(number) = reading.draw() {
+                    reading.found(file.record_at(*places.get(number as usize).context("a place")?));
+                }
+            } else {
+                while let Some(number) = reading.draw() {
+                    reading.found(file.record(number as u32));
+                }
             }
         }
         Ok(())
@@ -174,16 +184,10 @@ impl Subject for Limit {
 
     fn close(self) -> Result<()> {
         let state = self.state.into_inner().expect("no panic");
-        if let State::Mapped(file, places) = state
+        if let State::Mapped(file, _) = state
             && (!self.task.workload.reads() || self.task.fills)
         {
             file.trim();
-            if self.task.layout == Layout::Lone && self.task.fills {
-                fs::write(
-                    self.task.dir.join("places"),
-                    places.iter().flat_map(|p| p.to_le_bytes()).collect::<Vec<_>>(),
-                )?;
-            }
         }
         Ok(())
     }

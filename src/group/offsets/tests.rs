@@ -116,6 +116,7 @@ fn open_partition(storage: &SimStorage, flusher: &Arc<Flusher>) -> Arc<Partition
         open_files: OpenFiles::bounded(1000, storage.clone()),
         figures: Default::default(),
         positional_appends: false,
+        mapped_after: 0,
     };
     let spec = PartitionSpec {
         topic: "__offsets".into(),

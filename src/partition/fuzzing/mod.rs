@@ -132,6 +132,7 @@ impl Bench {
             open_files: OpenFiles::new(1000, storage, "/no such file".into(), housekeeper),
             figures: Default::default(),
             positional_appends: self.positional_appends,
+            mapped_after: 0,
         };
         PartitionLog::open(&env, Path::new(DIR), self.spec.clone())
     }

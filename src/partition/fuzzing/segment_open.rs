@@ -4,7 +4,7 @@
 //! (1 byte); which place is durable (2 bytes); a header, if it isn't to be a sound one (96 bytes); then the frames, see
 //! [`Frames`].
 
-use super::*;
+use super::{frames::Stop, *};
 use crate::{
     partition::{
         RecoveryEvent,
@@ -177,8 +177,14 @@ impl Made {
         if kind == 1 && place != Place::First {
             self.durable = DATA_START;
         }
+        // A filler has no record; what it says of offsets counts if it says so itself, and not if its body is damaged.
+        let counts = |stop: &&Stop| stop.header.is_some() || stop.claimed.is_some_and(|frame| !frame.is_filler());
+        let framed = stops.iter().filter(counts).filter_map(|stop| stop.claimed);
+        let framed = framed.map(|frame| header.base_offset.saturating_add(frame.next_relative_offset())).max();
         let next = self.greatest_offset().map_or(header.base_offset, |greatest| greatest + 1);
-        let before = stops.iter().filter(|stop| stop.end <= self.durable).filter_map(|stop| stop.claimed);
+        let next = next.max(framed.unwrap_or(0));
+        let before =
+            stops.iter().filter(|stop| stop.end <= self.durable).filter(counts).filter_map(|stop| stop.claimed);
         let durable_offset = before.map(|frame| header.base_offset + frame.next_relative_offset()).max();
         let mut mark = LogPosition::new(header.sequence, self.durable / 8 * 8).unwrap();
         if place == Place::First {

@@ -110,7 +110,7 @@ impl Scenario {
         let winner = |bytes: &[u8]| {
             let slots = checkpoint::fuzzing::SLOTS.map(|at| checkpoint::fuzzing::decode(bytes.get(at..)?));
             match slots {
-                [Some(a), Some(b)] => Some(if b.0 > a.0 { b.1 } else { a.1 }),
+                [Some(a), Some(b)] => Some(if checkpoint::is_later(b.0, a.0) { b.1 } else { a.1 }),
                 [a, b] => a.or(b).map(|(_, state)| state),
             }
         };

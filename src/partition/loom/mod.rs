@@ -107,6 +107,7 @@ impl World {
             open_files: OpenFiles::new(1000, storage, "/no such file".into(), housekeeper),
             figures: Default::default(),
             positional_appends: false,
+            mapped_after: 0,
         };
         let mut values = SettingsValues {
             durability: Durability::Written,

@@ -461,6 +461,7 @@ fn neither_writing_nor_reading_many_segments_holds_their_files() {
             open_files: OpenFiles::bounded(16, FsStorage),
             figures: Default::default(),
             positional_appends,
+            mapped_after: 0,
         };
         let (partition, _) = PartitionLog::open(&env, root.path(), machine.spec.clone()).unwrap();
         let mut expected = Vec::new();

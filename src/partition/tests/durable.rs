@@ -367,6 +367,7 @@ fn a_task_that_is_woken_where_room_is_made_may_need_room_itself() {
         open_files: OpenFiles::bounded(1, machine.storage.clone()),
         figures: Default::default(),
         positional_appends: false,
+        mapped_after: 0,
     };
     let open = |number: u32| {
         let spec = PartitionSpec { number, ..machine.spec.clone() };

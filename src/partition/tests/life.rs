@@ -173,6 +173,7 @@ fn a_handle_of_a_deleted_partition_holds_no_segment() {
         open_files: OpenFiles::bounded(1000, FsStorage),
         figures: Default::default(),
         positional_appends: false,
+        mapped_after: 0,
     };
     let (partition, _) = PartitionLog::open(&env, &dir, machine.spec.clone()).unwrap();
     append_numbers(&partition, 0..3000);

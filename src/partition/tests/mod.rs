@@ -9,6 +9,7 @@ mod full_disk;
 mod life;
 mod model;
 mod open_files;
+mod paging;
 mod recovery;
 mod removal;
 mod retention;
@@ -45,6 +46,7 @@ pub(super) struct Machine {
     pub(super) dir: PathBuf,
     pub(super) spec: PartitionSpec,
     pub(super) positional_appends: bool,
+    pub(super) mapped_after: u64,
 }
 
 impl Machine {
@@ -69,6 +71,7 @@ impl Machine {
                 })),
             },
             positional_appends: false,
+            mapped_after: 0,
         }
     }
 
@@ -92,6 +95,7 @@ impl Machine {
             open_files: OpenFiles::bounded(1000, self.storage.clone()),
             figures: Default::default(),
             positional_appends: self.positional_appends,
+            mapped_after: self.mapped_after,
         })
     }
 

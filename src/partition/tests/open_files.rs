@@ -26,6 +26,7 @@ impl Bench {
             open_files: OpenFiles::bounded(max_open_files, machine.storage.clone()),
             figures: Default::default(),
             positional_appends,
+            mapped_after: 0,
         };
         Self { machine, env }
     }

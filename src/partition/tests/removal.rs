@@ -271,6 +271,7 @@ fn a_power_cut_amid_a_deletion_takes_nothing_else() {
                         open_files: OpenFiles::bounded(1000, storage.clone()),
                         figures: Default::default(),
                         positional_appends: false,
+                        mapped_after: 0,
                     };
                     PartitionLog::open(&env, &machine.dir, machine.spec.clone()).unwrap()
                 };

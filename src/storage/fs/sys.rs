@@ -8,6 +8,8 @@ use std::{fs, io, ops::Range, path::Path, sync::Arc};
 #[cfg(not(target_os = "linux"))]
 use std::sync::Weak;
 
+use memmap2::MmapRaw;
+
 use super::{super::FileIdentity, FileMap};
 use crate::error::NotAFile;
 
@@ -86,6 +88,49 @@ pub(super) fn write_all_at(file: &fs::File, mut bytes: &[u8], mut position: u64)
     }
     Ok(())
 }
+
+/// The size of the largest page of the page cache: what one entry of a page table's middle level maps, 2 MiB where a page
+/// has 4 KiB. (`MAX_PAGECACHE_ORDER` in the kernel: an entry of eight bytes for each page of a table that fills one; at
+/// most 2^11 pages, which is what the cache's tree takes.)
+#[cfg(target_os = "linux")]
+pub(super) fn page_limit() -> u64 {
+    let page = rustix::param::page_size() as u64;
+    page * (page / 8).min(1 << 11)
+}
+
+/// The greatest that is in use.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn page_limit() -> u64 {
+    64 << 10
+}
+
+/// A map that is stored into from one end to the other.
+#[cfg(target_os = "linux")]
+pub(super) fn expect_stream(map: &MmapRaw) {
+    // Without such pages in the kernel it fails, which is as well.
+    let _ = map.advise(memmap2::Advice::HugePage);
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn expect_stream(_map: &MmapRaw) {}
+
+/// A map that is used here and there.
+#[cfg(unix)]
+pub(super) fn expect_random(map: &MmapRaw) {
+    let _ = map.advise(memmap2::Advice::Random);
+}
+
+#[cfg(not(unix))]
+pub(super) fn expect_random(_map: &MmapRaw) {}
+
+/// A file that is read here and there.
+#[cfg(target_os = "linux")]
+pub(super) fn expect_random_reads(file: &fs::File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn expect_random_reads(_file: &fs::File) {}
 
 /// Gives a range within the file's length blocks of its own.
 #[cfg(target_os = "linux")]

@@ -69,6 +69,9 @@ pub(super) struct Space(Mutex<Usage>);
 struct Usage {
     used: u64,
     limit: Option<u64>,
+    /// The largest page in which files are cached, as a power of two.
+    #[cfg(any(test, fuzzing))]
+    page_order: u32,
 }
 
 impl Space {
@@ -96,6 +99,17 @@ impl Space {
     #[cfg(any(test, fuzzing))]
     pub(super) fn limit(&self, bytes: Option<u64>) {
         self.0.lock().limit = bytes.map(|bytes| bytes / BLOCK_BYTES);
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn set_page_limit(&self, bytes: u64) {
+        assert!(bytes.is_power_of_two());
+        self.0.lock().page_order = bytes.trailing_zeros();
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn page_limit(&self) -> u64 {
+        1 << self.0.lock().page_order
     }
 
     #[cfg(any(test, fuzzing))]

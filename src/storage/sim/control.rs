@@ -75,6 +75,12 @@ impl SimStorage {
         self.shared.space.limit(bytes);
     }
 
+    /// Files are cached in pages of so many bytes: a store into a region of a tracked storage takes the space of a whole
+    /// one.
+    pub(crate) fn set_page_limit(&self, bytes: u64) {
+        self.shared.space.set_page_limit(bytes);
+    }
+
     /// Bytes written or reserved, by blocks.
     pub(crate) fn used_space(&self) -> u64 {
         self.shared.space.used()

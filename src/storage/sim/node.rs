@@ -148,10 +148,13 @@ impl FileNode {
         &self.contents
     }
 
-    /// Bytes are going to be stored through a region. Where the disk is too full for their blocks, the process ends.
+    /// Bytes are going to be stored through a region. Where the disk is too full for the blocks of their page, the process
+    /// ends.
     pub(super) fn begin_put(&self, range: Range<u64>) {
         let mut contents = self.contents.write();
-        let outcome = contents.reserve(range.clone(), &self.space);
+        let page = self.space.page_limit();
+        let dirty = range.start / page * page..range.end.next_multiple_of(page).min(contents.len()).max(range.end);
+        let outcome = contents.reserve(dirty, &self.space);
         assert!(outcome.is_ok(), "SIGBUS: a store at {range:?} of {:?}, which wasn't reserved", self.path());
         contents.begin(range);
     }

@@ -44,6 +44,7 @@ impl Bench {
             open_files: OpenFiles::bounded(1000, self.storage.clone()),
             figures: Default::default(),
             positional_appends: false,
+            mapped_after: 0,
         };
         let mut report = RecoveryReport::default();
         let topics = Topics::open(env, Path::new("/log"), &LogOptions::default(), &mut report)?;

@@ -1,8 +1,8 @@
 //! tidelog: level `Written` where nothing is synced, so that no flusher runs beside; `Synced` where it is. Segments of
 //! 1 GiB, as the limit has one file.
 //!
-//! W6 has three rows: a consumer that seeks, whose poll returns one record; a reader that seeks and reads a whole batch, of
-//! which only the first record is wanted; `read_from` an offset, the convenient way, which copies what it reads ahead.
+//! W6 has three rows: `read_from` an offset, of which one record is taken; a consumer that seeks, whose poll returns one
+//! record; a reader that seeks and reads a whole batch, of which only the first record is wanted.
 
 use std::{
     sync::{
@@ -31,7 +31,7 @@ const TAILED: &str = "with a tailing reader";
 const LONE: &str = "lone frames";
 const POLL: &str = "Consumer::poll";
 const ITERATOR: &str = "one-record iterator";
-const READ_FROM: &str = "read_from";
+const POLL_ONE: &str = "poll of one";
 const SEEK: &str = "Reader::seek";
 
 pub(super) struct Tidelog {
@@ -74,9 +74,9 @@ impl Subject for Tidelog {
             Cell::new(W5, poll).variant(POLL),
             Cell::new(W5, iterator).variant(ITERATOR),
             Cell::new(W5K, batches),
-            Cell::new(W6, poll_one).lone(),
+            Cell::new(W6, read_from).lone(),
             Cell::new(W6, seek).variant(SEEK).lone(),
-            Cell::new(W6, read_from).variant(READ_FROM).lone(),
+            Cell::new(W6, poll_one).variant(POLL_ONE).lone(),
             Cell::new(W7, Guarantee { how: "believes the mark of a clean close", ..WRITTEN }),
         ];
         appends.chain(reads).collect()
@@ -93,7 +93,7 @@ impl Subject for Tidelog {
         let consumer = || log.consumer("group").topic(TOPIC).start_if_new(Start::Earliest);
         let consumer = match &*task.variant {
             POLL => Some(consumer().open()?),
-            "" if task.workload == Workload::W6 => Some(consumer().max_poll_records(1).open()?),
+            POLL_ONE => Some(consumer().max_poll_records(1).open()?),
             _ => None,
         };
         let partitions = (0..partitions).map(|number| topic.partition(number)).collect::<tidelog::Result<_>>()?;
@@ -141,10 +141,13 @@ impl Subject for Tidelog {
 
     fn look_up(&self, reading: &mut Reading<'_>) -> Result<()> {
         match &*self.task.variant {
-            READ_FROM => {
+            POLL_ONE => {
+                let mut consumer = self.consumer.lock().expect("no panic");
+                let consumer = consumer.as_mut().context("a consumer")?;
                 while let Some(number) = reading.draw() {
-                    let record = self.partitions[0].read_from(number)?.next().context("a record")??;
-                    reading.found(record.value().context("a value")?);
+                    consumer.seek(TOPIC, 0, number)?;
+                    let batch = consumer.poll(Duration::from_secs(1))?;
+                    reading.found(batch.iter().next().and_then(|record| record.value()).context("a record")?);
                 }
             }
             SEEK => {
@@ -156,12 +159,9 @@ impl Subject for Tidelog {
                 }
             }
             _ => {
-                let mut consumer = self.consumer.lock().expect("no panic");
-                let consumer = consumer.as_mut().context("a consumer")?;
                 while let Some(number) = reading.draw() {
-                    consumer.seek(TOPIC, 0, number)?;
-                    let batch = consumer.poll(Duration::from_secs(1))?;
-                    reading.found(batch.iter().next().and_then(|record| record.value()).context("a record")?);
+                    let record = self.partitions[0].read_from(number)?.next().context("a record")??;
+                    reading.found(record.value().context("a value")?);
                 }
             }
         }
