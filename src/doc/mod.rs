@@ -9,6 +9,9 @@ pub mod offsets {}
 #[doc = include_str!("reliability.md")]
 pub mod reliability {}
 
+#[doc = include_str!("performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("kafka.md")]
 pub mod kafka {}
 
