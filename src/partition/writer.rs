@@ -47,6 +47,9 @@ pub(super) const OFFSET_LIMIT: u64 = 1 << 63;
 /// So much memory a partition keeps to encode frames in, where they are written with `pwrite`.
 pub(super) const SCRATCH_BYTES: usize = 16 << 10;
 
+/// The most zeros that are written at once: the next sync writes them too.
+const ZEROS_STEP_MAX: u64 = 256 << 10;
+
 /// From so many bytes a second on, appends to a partition are a fast stream: they fill a page of 2 MiB within the default
 /// interval of flushes, so that hardly any is written twice.
 const FAST_BYTES_A_SECOND: u64 = 40 << 20;
@@ -517,7 +520,11 @@ impl PartitionLog {
     fn reserve(&self, writer: &mut Writer, needed: u64, is_stream: bool) -> Result<()> {
         let segment = &writer.segment;
         let (len, page) = (segment.region.len() as u64, self.env.storage.page_limit());
-        let step = needed.max(writer.reserved.saturating_add(writer.reserve_step));
+        // Zeros are written where appends are synced a few at a time. Not in pages that are stored into through the map,
+        // which would only be made dirty once more.
+        let writes_zeros = !is_stream && self.env.mapped_after > 0;
+        let most = if writes_zeros { ZEROS_STEP_MAX } else { RESERVE_STEP_MAX };
+        let step = needed.max(writer.reserved.saturating_add(writer.reserve_step.min(most)));
         let step = if is_stream || writer.reserve_step >= page { step.next_multiple_of(page) } else { step };
         let generous = step.min(len);
         let set_aside = |end: u64| match self.env.positional_appends {
@@ -532,6 +539,10 @@ impl PartitionLog {
                 .map_err(|source| Error::io("reserve space in", &segment.path, source))?,
             Err(source) => return Err(Error::io("reserve space in", &segment.path, source)),
         };
+        if writes_zeros {
+            // If this fails, so be it: the sync that has to tell of it is the one behind an append.
+            let _ = segment.open_file(&self.env).and_then(|file| write_zeros(&*file, writer.reserved..reserved));
+        }
         if let Some(index) = segment.index() {
             index.reserve(&*self.env.storage, &index_path(&segment.path), reserved);
         }
@@ -703,6 +714,19 @@ impl PartitionLog {
 /// whole pages hold.
 fn mappable(reserved: u64, len: u64, page: u64) -> u64 {
     if reserved >= len { len } else { reserved / page * page }
+}
+
+/// Writes zeros where there were none but the file system's own. A block that was never written has to be marked as written
+/// by the sync behind the first write to it: of appends that are synced one by one that is up to half of the time.
+fn write_zeros(file: &dyn File, range: Range<u64>) -> std::io::Result<()> {
+    const ZEROS: &[u8] = &[0; 16 << 10];
+    let mut position = range.start;
+    while position < range.end {
+        let zeros = &ZEROS[..ZEROS.len().min(usize::try_from(range.end - position).unwrap_or(usize::MAX))];
+        file.write_all_at(zeros, position)?;
+        position += zeros.len() as u64;
+    }
+    Ok(())
 }
 
 /// Takes away what a write that failed has written behind the end of the log: it takes space, and would look like a torn

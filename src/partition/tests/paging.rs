@@ -4,7 +4,7 @@
 use parking_lot::Mutex;
 
 use super::*;
-use crate::storage::sim::{Fault, Repeat};
+use crate::storage::sim::{Fault, Performed, Repeat, faults::Operation};
 
 /// The positions in segments at which something is stored through a map from now on.
 fn stores(machine: &Machine) -> Arc<Mutex<Vec<u64>>> {
@@ -94,4 +94,33 @@ fn a_write_that_fails_leaves_nothing_behind_the_end() {
     assert!((machine.read_file(&segment), machine.storage.used_space()) == before);
     expected.push((partition.append(&Record::new("kept"), None).unwrap(), "kept".into()));
     assert_eq!(read_all(&partition, 0).unwrap(), expected);
+}
+
+/// A block that is written for the first time costs the sync behind it more than one that is written again.
+#[test]
+fn zeros_are_written_ahead_of_what_is_synced_one_by_one_and_not_of_a_stream() {
+    let writes = |machine: &Machine| {
+        let trace = machine.storage.take_trace();
+        let is_write =
+            |it: &&Performed| it.operation == Operation::Write && it.path.extension().is_some_and(|it| it == "log");
+        trace.iter().filter(is_write).count()
+    };
+    let machine = Machine { mapped_after: 16 << 10, ..Machine::new() };
+    machine.change(|settings| settings.segment_bytes = 4 << 20);
+    let (partition, _) = machine.open();
+    let value = [b'x'; 1000];
+    writes(&machine);
+    // Each append is one write; all others are of zeros.
+    const APPENDS: usize = 500;
+    for _ in 0..APPENDS {
+        partition.append(&Record::new(&value[..]), Some(Durability::Synced)).unwrap();
+    }
+    let zeros = writes(&machine) - APPENDS;
+    assert!((APPENDS * 1000 / (16 << 10)..100).contains(&zeros), "{zeros}");
+    // Up to where nothing was written yet they are stored, and then no zeros come before them.
+    for _ in 0..APPENDS {
+        partition.append(&Record::new(&value[..]), None).unwrap();
+    }
+    assert!(writes(&machine) <= 16);
+    assert_eq!(read_all(&partition, 0).unwrap().len(), 2 * APPENDS);
 }
