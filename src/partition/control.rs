@@ -295,13 +295,14 @@ impl ControlPage {
     /// The log end offset. Trails the commit word by a moment, never leads it.
     #[inline]
     pub(crate) fn next_offset(&self) -> u64 {
-        self.word(NEXT_OFFSET).load(Ordering::Acquire)
+        self.word(NEXT_OFFSET).load(Ordering::SeqCst)
     }
 
-    /// Nobody sleeps for this word, so it needn't be ordered with what is loaded later.
+    /// Sequentially consistent: who waits for an offset to be durable looks here whether it is there, and the writer looks
+    /// behind this whether anybody waits.
     #[inline]
     pub(crate) fn raise_next_offset(&self, next_offset: u64) {
-        self.word(NEXT_OFFSET).store(next_offset, Ordering::Release);
+        self.word(NEXT_OFFSET).store(next_offset, Ordering::SeqCst);
     }
 
     /// The place below which everything is on the device.
