@@ -96,6 +96,18 @@ impl MappedFile {
         Self::map(file, 0)
     }
 
+    /// The same, whose blocks were all written before: a sync then has nothing else to do than to write. Page by page, so that
+    /// the page cache has no larger ones, which would be written as a whole.
+    pub fn written(dir: &Path, records: usize, bytes: usize) -> Self {
+        use std::io::Write;
+        let mut made = Self::new(dir, records, bytes);
+        for _ in 0..made.map.len() / 4096 {
+            made.file.write_all(&[0; 4096]).expect("a write");
+        }
+        made.file.sync_all().expect("a sync");
+        made
+    }
+
     /// The file that another process has left with [`trim`](MappedFile::trim).
     pub fn open(dir: &Path) -> Self {
         let file = File::options().read(true).write(true).open(dir.join("limit")).expect("a file");

@@ -521,8 +521,8 @@ impl PartitionLog {
         let segment = &writer.segment;
         let (len, page) = (segment.region.len() as u64, self.env.storage.page_limit());
         // Zeros are written where appends are synced a few at a time. Not in pages that are stored into through the map,
-        // which would only be made dirty once more.
-        let writes_zeros = !is_stream && self.env.mapped_after > 0;
+        // which would only be made dirty once more; nor where nothing is reserved, and each write may take new space.
+        let writes_zeros = !is_stream && self.env.mapped_after > 0 && !self.env.positional_appends;
         let most = if writes_zeros { ZEROS_STEP_MAX } else { RESERVE_STEP_MAX };
         let step = needed.max(writer.reserved.saturating_add(writer.reserve_step.min(most)));
         let step = if is_stream || writer.reserve_step >= page { step.next_multiple_of(page) } else { step };

@@ -123,4 +123,13 @@ fn zeros_are_written_ahead_of_what_is_synced_one_by_one_and_not_of_a_stream() {
     }
     assert!(writes(&machine) <= 16);
     assert_eq!(read_all(&partition, 0).unwrap().len(), 2 * APPENDS);
+
+    // Where each write may take new space there are no others.
+    let machine = Machine { positional_appends: true, mapped_after: 16 << 10, ..Machine::new() };
+    let (partition, _) = machine.open();
+    writes(&machine);
+    for _ in 0..10 {
+        partition.append(&Record::new(&value[..]), Some(Durability::Synced)).unwrap();
+    }
+    assert_eq!(writes(&machine), 10);
 }
