@@ -85,7 +85,9 @@ impl Clock {
 #[cfg(unix)]
 fn system_now_ms() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
+    #[allow(clippy::useless_conversion, reason = "32 bits on some systems")]
+    let milliseconds = i64::from(now.tv_nsec) / 1_000_000;
+    now.tv_sec.saturating_mul(1000).saturating_add(milliseconds)
 }
 
 #[cfg(not(unix))]

@@ -196,7 +196,8 @@ pub struct LogOptions {
     #[cfg(feature = "metrics")]
     pub(crate) metrics: MetricsOptions,
     pub(crate) positional_appends: bool,
-    /// Appends to a partition go through the map once so many bytes of it aren't durable, and use `pwrite` before.
+    /// Appends to a partition go through the map once so many bytes of it aren't durable, where whole pages are reserved;
+    /// else they use `pwrite`.
     ///
     /// A store through a map makes a whole page of the page cache dirty, which may be one of megabytes where somebody has
     /// read the file: the next sync writes all of it. `pwrite` makes blocks dirty. So an append that is synced alone, and

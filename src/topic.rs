@@ -86,8 +86,8 @@ fn verify<'a>(
 /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic).
 ///
 /// # When an append may block
-/// Most appends are a copy into memory (for the first 64 KiB behind a flush, and with [`Durability::Synced`], by `pwrite`,
-/// so that no more goes to the device than was appended). Now and then one waits: for other threads that append to the same partition;
+/// Most appends are a copy into memory (on Linux, while no more than 64 KiB of the partition aren't durable, by `pwrite`, so
+/// that no more goes to the device than was appended). Now and then one waits: for other threads that append to the same partition;
 /// to reserve space in the file (about every 64 KiB to a few MiB); to begin a new segment; for another partition's flush
 /// when too many files are open (see [`LogOptions::max_open_files`](crate::LogOptions::max_open_files)); and for the
 /// device when
@@ -253,6 +253,9 @@ impl Topic {
             append_to(self.state.partition(first)?, &records, durability, &mut appended)
                 .map_err(|error| error.after_appending(appended.clone()))?;
             return Ok(appended);
+        }
+        for &number in std::iter::once(&first).chain(&others) {
+            self.state.partition(number)?;
         }
         let mut placed: Vec<_> = std::iter::once(first).chain(others).zip(records).collect();
         placed.sort_by_key(|&(partition, _)| partition); // stable: keeps the order within a partition

@@ -34,7 +34,7 @@ use crate::{
     config::Durability,
     error::{Error, ErrorKind, Repr, Result},
     figures::Operation,
-    frame::{FrameEncoder, FramePlace, MAX_FRAME_BYTES, NO_DURABLE_DISTANCE},
+    frame::{FrameEncoder, FramePlace, MAX_FRAME_BYTES, MAX_RECORDS, NO_DURABLE_DISTANCE},
     record::Record,
     segment_header::{DATA_START, Predecessor},
     storage::{Encode, File},
@@ -235,7 +235,11 @@ impl PartitionLog {
             return Ok(writer.next_offset..writer.next_offset);
         }
         let [frame] = &frames[..] else {
-            let (what, bytes) = ("a batch in one frame", frames.iter().map(|frame| frame.frame_bytes() as u64).sum());
+            let what = match records.len() {
+                0..=MAX_RECORDS => "a batch in one frame",
+                _ => "a batch of more than 65,535 records in one frame",
+            };
+            let bytes = frames.iter().map(|frame| frame.frame_bytes() as u64).sum();
             return Err(Repr::RecordTooLarge { what, bytes, limit: BATCH_FRAME_BYTES }.into());
         };
         let (offsets, end) = self.publish_frame(frame, Some(expected_end))?;
@@ -525,11 +529,16 @@ impl PartitionLog {
         let writes_zeros = !is_stream && self.env.mapped_after > 0 && !self.env.positional_appends;
         let most = if writes_zeros { ZEROS_STEP_MAX } else { RESERVE_STEP_MAX };
         let step = needed.max(writer.reserved.saturating_add(writer.reserve_step.min(most)));
-        let step = if is_stream || writer.reserve_step >= page { step.next_multiple_of(page) } else { step };
+        let step = if is_stream { step.next_multiple_of(page) } else { step };
         let generous = step.min(len);
+        // What is there may have holes in the page that it ends in, if it was copied by somebody who leaves zeros out.
+        let start = match writer.last_reserved {
+            None if cfg!(target_os = "linux") => writer.reserved / page * page,
+            _ => writer.reserved,
+        };
         let set_aside = |end: u64| match self.env.positional_appends {
             true => Ok(()),
-            false => segment.open_file(&self.env)?.reserve(writer.reserved..end),
+            false => segment.open_file(&self.env)?.reserve(start..end),
         };
         let reserved = match set_aside(generous) {
             Ok(()) => generous,

@@ -11,7 +11,8 @@
 //! - A new, renamed or removed name is durable only after [`Storage::sync_dir`] of its folder.
 //! - [`File::reserve`] is called for a range before anything is stored there through a [`Region`]: a store into an
 //!   unreserved page of a full file system would end the process (SIGBUS). A page may be a large one: all of
-//!   [`Storage::page_limit`] around the store has to be reserved, as far as the file goes.
+//!   [`Storage::page_limit`] around the store has to be reserved, as far as the file goes. (Indexes are reserved by small
+//!   pages alone: nobody makes large ones of them but a program that reads them ahead.)
 //! - A [`Region`] keeps its mapping alive; it never outlives it, whatever happens to the file's name.
 //!
 //! # Thread safety
