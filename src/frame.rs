@@ -567,7 +567,8 @@ fn is_plain_record(body: &[u8]) -> bool {
     };
     let key = LittleEndian::read_u32(&words[..size_of::<u32>()]);
     let value = LittleEndian::read_u32(&words[size_of::<u32>()..]);
-    // Branches would cost more than what they save. Two lengths of 28 bits don't overflow; what is longer than the body wraps to far more than any padding.
+    // Branches would cost more than what they save. Two lengths of 28 bits don't overflow; what is longer than the body
+    // wraps to far more than any padding.
     let padding = body.len().wrapping_sub(RECORD_WORDS_BYTES + plain_length(key) + plain_length(value));
     if !(is_plain_word(key) & is_plain_word(value) & (padding < ALIGNMENT)) {
         return false;

@@ -87,8 +87,8 @@ fn verify<'a>(
 ///
 /// # When an append may block
 /// Most appends are a copy into memory (on Linux, while no more than 64 KiB of the partition aren't durable, by `pwrite`, so
-/// that no more goes to the device than was appended). Now and then one waits: for other threads that append to the same partition;
-/// to reserve space in the file (about every 64 KiB to a few MiB); to begin a new segment; for another partition's flush
+/// that no more goes to the device than was appended). Now and then one waits: for other threads that append to the same
+/// partition; to reserve space in the file (about every 64 KiB to a few MiB); to begin a new segment; for another partition's flush
 /// when too many files are open (see [`LogOptions::max_open_files`](crate::LogOptions::max_open_files)); and for the
 /// device when
 /// numbers for new records have to be reserved there, which is done ahead in the background. With
@@ -242,22 +242,18 @@ impl Topic {
     }
 
     fn append_records(&self, records: Vec<Record<'_>>, durability: Option<Durability>) -> Result<Vec<AppendedRange>> {
-        let mut numbers = records.iter().map(|record| self.choose(record));
-        let Some(first) = numbers.next() else { return Ok(Vec::new()) };
-        let others: Vec<u32> = match self.goes_to_one() {
-            true if records.iter().all(|record| record.explicit_partition().is_none()) => Vec::new(),
-            _ => numbers.collect(),
-        };
+        let numbers: Vec<u32> = records.iter().map(|record| self.choose(record)).collect();
+        for run in numbers.chunk_by(u32::eq) {
+            self.state.partition(run[0])?; // `chunk_by` makes no empty chunks
+        }
         let mut appended = Vec::new();
-        if others.iter().all(|&number| number == first) {
-            append_to(self.state.partition(first)?, &records, durability, &mut appended)
+        // Most often all go to one, and none has to be moved.
+        if let Some(&only) = numbers.first().filter(|&first| numbers.iter().all(|number| number == first)) {
+            append_to(self.state.partition(only)?, &records, durability, &mut appended)
                 .map_err(|error| error.after_appending(appended.clone()))?;
             return Ok(appended);
         }
-        for &number in std::iter::once(&first).chain(&others) {
-            self.state.partition(number)?;
-        }
-        let mut placed: Vec<_> = std::iter::once(first).chain(others).zip(records).collect();
+        let mut placed: Vec<_> = numbers.into_iter().zip(records).collect();
         placed.sort_by_key(|&(partition, _)| partition); // stable: keeps the order within a partition
         let (numbers, records): (Vec<u32>, Vec<Record<'_>>) = placed.into_iter().unzip();
         // A partition checks all that it is given before it appends; over several, nothing else would.
@@ -269,16 +265,11 @@ impl Topic {
         for run in numbers.chunk_by(u32::eq) {
             let (records, behind) = rest.split_at(run.len());
             rest = behind;
-            let partition = run[0]; // `chunk_by` makes no empty chunks
+            let partition = run[0];
             append_to(self.state.partition(partition)?, records, durability, &mut appended)
                 .map_err(|error| error.after_appending(appended.clone()))?;
         }
         Ok(appended)
-    }
-
-    /// Whether all records go to one partition that don't name one themselves.
-    fn goes_to_one(&self) -> bool {
-        self.partitioner.is_none() && self.partitions() == 1
     }
 
     /// The number of the partition that `record` belongs to; may be one that isn't there.
