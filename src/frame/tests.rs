@@ -3,6 +3,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    iter::repeat_n,
 };
 
 use proptest::{collection::vec, option, prelude::*};
@@ -534,6 +535,32 @@ proptest! {
             let place = FramePlace { relative_offset: 0, relative_time_ms: 0, epoch: 0, durable_distance: 0, ..place_at(DATA_START) };
             prop_assert_eq!(encode_at(&views, place), bytes);
         }
+    }
+
+    /// Records like the first one, which are read in another way, and from some place on others.
+    #[test]
+    fn records_that_are_alike_are_read_as_they_were_written(
+        first in (option::of(vec(any::<u8>(), 0..5)), option::of(vec(any::<u8>(), 0..5))),
+        alike in 0usize..6,
+        others in vec((option::of(vec(any::<u8>(), 0..3)), option::of(vec(any::<u8>(), 0..3))), 0..4),
+        again in 0usize..3,
+    ) {
+        let all = repeat_n(&first, alike + 1).chain(&others).chain(repeat_n(&first, again));
+        let all: Vec<_> = all.map(|(key, value)| {
+            let record = value.as_ref().map_or_else(Record::null, Record::new);
+            key.iter().fold(record, |record, key| record.key(key))
+        }).collect();
+        let bytes = encode(&all);
+        let header = decode_here(&bytes).unwrap();
+        prop_assert_eq!(records(&header, &bytes).count(), all.len());
+        for (record, view) in all.iter().zip(records(&header, &bytes)) {
+            assert_same(record, &view);
+        }
+        // One record less or more doesn't fill the frame.
+        let body = &bytes[HEADER_BYTES..];
+        prop_assert!(are_plain_records(body, header.record_count));
+        prop_assert!(!are_plain_records(body, header.record_count - 1));
+        prop_assert!(!are_plain_records(body, header.record_count + 1));
     }
 
     /// The short cuts for plain records accept what the walk accepts.

@@ -53,6 +53,20 @@ impl Run {
         // SAFETY: a run lies below the published end.
         unsafe { self.segment.published(self.start, self.end) }
     }
+
+    /// Of a frame's records, whose first has the offset `base`, those that were asked for, and the offset of their first.
+    #[inline(never)]
+    fn wanted<'a>(&self, mut views: RecordViews<'a>, base: u64) -> (RecordViews<'a>, u64) {
+        let first = base.max(self.from_offset);
+        let wanted = self.last_offset.saturating_add(1).saturating_sub(first);
+        let passed = usize::try_from(first - base).unwrap_or(usize::MAX);
+        if passed > 0 {
+            // More than there are leave none.
+            let _ = views.nth(passed - 1);
+        }
+        views.truncate(u16::try_from(wanted).unwrap_or(u16::MAX));
+        (views, first)
+    }
 }
 
 impl fmt::Debug for Run {
@@ -126,65 +140,60 @@ pub struct Records<'a> {
     runs: std::slice::Iter<'a, Run>,
     run: Option<&'a Run>,
     bytes: &'a [u8],
-    /// The frame that is begun, how many of its records come, and the offset of the next one.
+    /// Those of the frame that is begun, and the offset of the next one.
     views: RecordViews<'a>,
-    left: u64,
     next_offset: u64,
     append_time_ms: i64,
-    remaining: usize,
+    /// Records behind that frame.
+    behind: usize,
 }
 
 impl fmt::Debug for Records<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Records").field("remaining", &self.remaining).finish_non_exhaustive()
+        f.debug_struct("Records").field("remaining", &self.len()).finish_non_exhaustive()
     }
 }
 
 impl<'a> Records<'a> {
-    fn new(runs: &'a [Run], remaining: usize) -> Self {
+    fn new(runs: &'a [Run], records: usize) -> Self {
         Self {
             runs: runs.iter(),
             run: None,
             bytes: &[],
             views: RecordViews::default(),
-            left: 0,
             next_offset: 0,
             append_time_ms: 0,
-            remaining,
+            behind: records,
         }
     }
 
-    /// Steps to the next frame that has records which were asked for. Not a part of [`next`](Records::next), so that what
-    /// is done for each record is short.
-    #[inline(never)]
+    /// Steps to the next frame that has records which were asked for; `None` if there is none.
+    ///
+    /// All of it is inlined where records are walked: a call that is given `self` would have the walk keep in memory what
+    /// it has in registers otherwise.
+    #[inline(always)]
     fn open_frame(&mut self) -> Option<()> {
         loop {
-            if let Some(run) = self.run {
-                if let Some(opened) = self.open_frame_of(run) {
-                    return Some(opened);
-                }
+            while self.bytes.is_empty() {
+                let run = self.runs.next()?;
+                (self.run, self.bytes) = (Some(run), run.frames());
             }
-            let run = self.runs.next()?;
-            (self.run, self.bytes) = (Some(run), run.frames());
-        }
-    }
-
-    #[inline]
-    fn open_frame_of(&mut self, run: &'a Run) -> Option<()> {
-        let segment = &run.segment;
-        loop {
+            let run = self.run?;
             let header = FrameHeader::of_verified(self.bytes)?;
             // One of no bytes isn't what was verified.
             let (frame, rest) = self.bytes.split_at_checked(header.frame_bytes()).filter(|(it, _)| !it.is_empty())?;
             self.bytes = rest;
-            let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
-            let behind = base.saturating_add(header.record_count.into()).min(run.last_offset.saturating_add(1));
-            let first = base.max(run.from_offset);
-            if first < behind {
-                self.views = frame::records(&header, frame);
-                (base..first).try_for_each(|_| self.views.next().map(drop))?;
-                (self.left, self.next_offset) = (behind - first, first);
-                self.append_time_ms = segment.append_time_ms(&header);
+            let base = run.segment.header.base_offset.saturating_add(header.relative_offset.into());
+            let behind = base.saturating_add(header.record_count.into());
+            self.views = frame::records(&header, frame);
+            self.next_offset = base;
+            self.append_time_ms = run.segment.append_time_ms(&header);
+            if base < run.from_offset || behind > run.last_offset {
+                (self.views, self.next_offset) = run.wanted(self.views.clone(), base);
+            }
+            let records = self.views.remaining();
+            if records > 0 {
+                self.behind = self.behind.saturating_sub(records.into());
                 return Some(());
             }
         }
@@ -196,19 +205,19 @@ impl<'a> Iterator for Records<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<RecordRef<'a>> {
-        if self.left == 0 {
+        if self.views.remaining() == 0 {
             self.open_frame()?;
         }
-        let spec = &*self.run?.spec;
         let view = self.views.next()?;
+        let spec = &*self.run?.spec;
         let offset = self.next_offset;
-        (self.left, self.next_offset) = (self.left - 1, offset + 1);
-        self.remaining = self.remaining.saturating_sub(1);
+        self.next_offset = offset + 1;
         Some(RecordRef::new(&spec.topic, spec.number, offset, self.append_time_ms, view))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.remaining, Some(self.remaining))
+        let records = self.behind + usize::from(self.views.remaining());
+        (records, Some(records))
     }
 }
 

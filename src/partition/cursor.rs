@@ -218,7 +218,15 @@ impl Cursor {
                 Look::Bad(fault) => return Err(self.damage(segment, place, end, fault)),
             };
             let base = segment.header.base_offset.saturating_add(header.relative_offset.into());
-            let behind = base.saturating_add(header.record_count.into());
+            let count = u64::from(header.record_count);
+            // Most frames begin where the one before ends, and are wanted whole.
+            if start.is_some() && base == next_offset && count <= max_records - records {
+                records += count;
+                next_offset += count;
+                at += header.frame_bytes();
+                continue;
+            }
+            let behind = base.saturating_add(count);
             if start.is_some() && base < next_offset && !header.is_filler() {
                 break; // No writer's offsets fall; of a run that starts here those are left out that were handed out.
             }
