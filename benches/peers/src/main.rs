@@ -15,6 +15,7 @@ use std::{fs, fs::File, path::PathBuf, time::Duration};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
+mod canvas;
 #[path = "../../common/mod.rs"]
 mod common;
 mod draw;
