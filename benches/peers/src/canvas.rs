@@ -7,7 +7,7 @@ use plotters::{
     backend::SVGBackend,
     coord::Shift,
     drawing::{DrawingArea, IntoDrawingArea},
-    element::{PathElement, Rectangle, Text},
+    element::{Circle, PathElement, Rectangle, Text},
     style::{
         Color, FontStyle, IntoFont, RGBAColor, RGBColor, ShapeStyle, TextStyle, WHITE,
         text_anchor::{HPos, Pos, VPos},
@@ -76,6 +76,10 @@ impl<'a> Canvas<'a> {
 
     pub(crate) fn line(&self, points: &[(i32, i32)], style: impl Into<ShapeStyle>) -> Result<()> {
         self.0.draw(&PathElement::new(points.to_vec(), style)).map_err(failed)
+    }
+
+    pub(crate) fn dot(&self, at: (i32, i32), color: RGBColor) -> Result<()> {
+        self.0.draw(&Circle::new(at, 4, color.filled())).map_err(failed)
     }
 
     pub(crate) fn text(&self, what: &str, at: (i32, i32), size: i32, color: RGBColor, align: HPos) -> Result<()> {

@@ -8,6 +8,10 @@
 //! - Looking at the clock costs as much as an append: it is looked at once in 256 records, but each time where a sync is
 //!   many times slower.
 //! - A slow peer would take minutes: a measurement ends after the cap, and its rate is that of what was done till then.
+//! - Beyond some GiB of dirty pages the kernel slows down every store: a large log is filled in pieces, and each goes to
+//!   the device before the next one comes.
+//! - The first look at a page of a map costs a fault, and a short warm-up gets round a small log only: where growth is measured,
+//!   all of the log is read once before the clock runs.
 
 mod work;
 
@@ -38,6 +42,10 @@ use crate::{
 const READ_TIME: Duration = Duration::from_millis(300);
 /// Warming up takes no longer, nor more of the cap than this part.
 const WARM_UP: Duration = Duration::from_millis(300);
+/// Filling a log, or a piece of a large one, takes no longer.
+const FILL_TIME: Duration = Duration::from_secs(600);
+/// Records of a piece of a large log.
+const PIECE_RECORDS: u64 = 1_000_000;
 /// Lookups of W6.
 const LOOKUPS: u64 = 300_000;
 const PAGE_BYTES: u64 = 4096;
@@ -88,28 +96,44 @@ pub(crate) fn fill<S: Subject>(task: &Task) -> Result<()> {
     let task = Task { batch: if lone { 1 } else { S::FILL_BATCH }, ..task.clone() };
     ensure!(task.records.is_multiple_of(task.batch as u64), "whole batches of {} records", task.batch);
     let subject = S::open(&task)?;
-    let mut work = Work::new(&pool, task.records, Duration::from_secs(600), &task);
-    if task.batch == 1 {
-        subject.append(&mut work, 0)?
-    } else {
-        subject.append_batches(&mut work)?
+    fill_up(&task, &pool, |work| if task.batch == 1 { subject.append(work, 0) } else { subject.append_batches(work) })?;
+    subject.close()?;
+    if task.grows { sync(&task.dir) } else { Ok(()) }
+}
+
+/// Appends all records that the log is to have. Where growth is measured nothing is left to write when it returns.
+fn fill_up(task: &Task, pool: &Pool, append: impl Fn(&mut Work<'_>) -> Result<()>) -> Result<()> {
+    let piece = if task.grows { PIECE_RECORDS } else { task.records };
+    let mut work = Work::new(pool, 0, FILL_TIME, task);
+    while work.done < task.records {
+        work.go_on(piece.min(task.records - work.done), FILL_TIME);
+        append(&mut work)?;
+        ensure!(work.is_done(), "{} of {} records were appended in time", work.done, task.records);
+        if task.grows {
+            sync(&task.dir)?;
+        }
     }
-    ensure!(work.done == task.records, "{} of {} records were appended in time", work.done, task.records);
-    subject.close()
+    Ok(())
 }
 
 fn append<S: Subject>(task: &Task, pool: &Pool, threads: usize) -> Result<Outcome> {
-    wake_up(task)?;
     fs::create_dir_all(&task.dir)?;
+    if !task.grows {
+        wake_up(task)?;
+    }
     let subject = S::open(task)?;
     let run = |work: &mut Work<'_>, thread| {
         if task.workload.is_batched() { subject.append_batches(work) } else { subject.append(work, thread) }
     };
+    if task.grows {
+        fill_up(task, pool, |work| run(work, 0))?;
+        wake_up(task)?;
+    }
     let mut work = Work::new(pool, task.warm_up_records(), WARM_UP.min(task.cap / 4), task);
     run(&mut work, 0)?;
     let warm_up = work.done;
     let outcome = if threads == 1 {
-        let mut work = Work::new(pool, task.records, task.cap, task);
+        let mut work = Work::new(pool, task.appends(), task.cap, task);
         let start = Instant::now();
         run(&mut work, 0)?;
         Outcome { records: work.done, seconds: start.elapsed().as_secs_f64(), capped: work.capped, size: None }
@@ -118,7 +142,7 @@ fn append<S: Subject>(task: &Task, pool: &Pool, threads: usize) -> Result<Outcom
     };
     ensure!(outcome.records > 0, "nothing was appended in time");
     subject.close()?;
-    let payload_bytes = (warm_up + outcome.records) * task.workload.payload_bytes() as u64;
+    let payload_bytes = (task.records_before() + warm_up + outcome.records) * task.workload.payload_bytes() as u64;
     Ok(Outcome { size: Some(Size { disk_bytes: disk_bytes(&task.dir)?, payload_bytes }), ..outcome })
 }
 
@@ -131,7 +155,7 @@ fn append_together(
     let barrier = Barrier::new(threads);
     let each = |thread| {
         barrier.wait();
-        let mut work = Work::new(pool, task.records / threads as u64, task.cap, task);
+        let mut work = Work::new(pool, task.appends() / threads as u64, task.cap, task);
         let start = Instant::now();
         run(&mut work, thread).map(|()| (work.done, work.capped, start, Instant::now()))
     };
@@ -153,7 +177,7 @@ fn append_together(
 fn read<S: Subject>(task: &Task, pool: &Pool) -> Result<Outcome> {
     let subject = S::open(task)?;
     let looks_up = task.workload == Workload::W6;
-    let pass = |wanted, cap, expected| -> Result<_> {
+    let pass = |looks_up, wanted, cap, expected| -> Result<_> {
         let mut reading = Reading::new(task.records, wanted, cap, expected);
         if looks_up {
             subject.look_up(&mut reading)?
@@ -168,14 +192,18 @@ fn read<S: Subject>(task: &Task, pool: &Pool) -> Result<Outcome> {
         );
         Ok(reading)
     };
+    if task.grows {
+        let reading = pass(false, task.records, FILL_TIME, Some(pool))?;
+        ensure!(!reading.capped, "the first pass didn't end in time");
+    }
     if !S::CONSUMES {
         let wanted = if looks_up { LOOKUPS / 30 } else { task.records };
-        pass(wanted, WARM_UP, Some(pool))?;
+        pass(looks_up, wanted, WARM_UP, Some(pool))?;
     }
     let (mut records, start) = (0, Instant::now());
     let capped = loop {
         let wanted = if looks_up { LOOKUPS } else { task.records };
-        let reading = pass(wanted, task.cap.saturating_sub(start.elapsed()), None)?;
+        let reading = pass(looks_up, wanted, task.cap.saturating_sub(start.elapsed()), None)?;
         records += reading.seen;
         if reading.capped || S::CONSUMES || start.elapsed() > READ_TIME.min(task.cap) {
             break reading.capped;
@@ -198,7 +226,7 @@ fn open<S: Subject>(task: &Task) -> Result<Outcome> {
 /// places.
 fn wake_up(task: &Task) -> Result<()> {
     let path = task.beside("wake-up");
-    let bytes = task.room() * (task.workload.payload_bytes() as u64 + 64);
+    let bytes = (task.room() - task.records_before()) * (task.workload.payload_bytes() as u64 + 64);
     let bytes = bytes.clamp(PAGE_BYTES, WAKE_UP_BYTES);
     let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
@@ -216,6 +244,11 @@ fn wake_up(task: &Task) -> Result<()> {
         syncfs(&file)?;
     }
     Ok(())
+}
+
+/// Has all that is dirty in the file system written to the device.
+fn sync(dir: &Path) -> Result<()> {
+    Ok(syncfs(File::open(dir)?)?)
 }
 
 /// Blocks of all files below a folder.

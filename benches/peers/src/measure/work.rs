@@ -59,6 +59,17 @@ impl<'p> Work<'p> {
         Self { pool, batch, batch_records, at: 0, done: 0, wanted, stride, deadline, capped: false }
     }
 
+    /// Goes on with so many more.
+    pub(super) fn go_on(&mut self, records: u64, cap: Duration) {
+        self.wanted = self.done + records;
+        self.deadline = Instant::now() + cap;
+    }
+
+    /// Whether all that was wanted is appended.
+    pub(super) fn is_done(&self) -> bool {
+        self.done == self.wanted
+    }
+
     /// The next record, or `None` when enough was appended.
     #[inline]
     pub(crate) fn record(&mut self) -> Option<&'p [u8]> {
