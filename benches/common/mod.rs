@@ -19,6 +19,8 @@ pub const RECORDS: usize = 100_000;
 pub const BATCH: usize = 100;
 /// Bytes between two entries of the limit's index.
 const INDEX_BYTES: usize = 4096;
+/// Frames begin at multiples of it: so the index tells a place below 32 GiB in 32 bits.
+const ALIGNMENT: usize = 8;
 /// Payload sizes.
 pub const SIZES: [usize; 2] = [100, 1024];
 
@@ -79,7 +81,8 @@ pub struct MappedFile {
     file: File,
     map: MmapRaw,
     end: usize,
-    /// For each 4 KiB the number of the first record of a frame and where that is, as tidelog's sparse index has them.
+    /// For each 4 KiB the number of the first record of a frame and where that is, in units of the alignment, as tidelog's
+    /// sparse index has them.
     index: Vec<(u32, u32)>,
     records: u32,
 }
@@ -133,8 +136,9 @@ impl MappedFile {
 
     /// Takes down where the frame is that comes next. Apart from appending, which has no index.
     pub fn note(&mut self) {
-        if self.index.last().is_none_or(|&(_, at)| self.end >= at as usize + INDEX_BYTES) {
-            self.index.push((self.records, self.end as u32));
+        if self.index.last().is_none_or(|&(_, at)| self.end >= at as usize * ALIGNMENT + INDEX_BYTES) {
+            let at = u32::try_from(self.end / ALIGNMENT).expect("less than 32 GiB");
+            self.index.push((self.records, at));
         }
         self.records += 1;
     }
@@ -156,7 +160,7 @@ impl MappedFile {
     /// A lone record by its number, its checksum verified: by the index, and a walk over headers.
     pub fn record(&self, number: u32) -> &[u8] {
         let entry = self.index[self.index.partition_point(|&(first, _)| first <= number) - 1];
-        let at = (entry.0..number).fold(entry.1 as usize, |at, _| self.behind(at));
+        let at = (entry.0..number).fold(entry.1 as usize * ALIGNMENT, |at, _| self.behind(at));
         self.record_at(at)
     }
 
@@ -239,5 +243,5 @@ impl MappedFile {
 }
 
 fn aligned(bytes: usize) -> usize {
-    bytes.next_multiple_of(8)
+    bytes.next_multiple_of(ALIGNMENT)
 }

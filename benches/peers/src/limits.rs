@@ -96,6 +96,8 @@ impl Subject for Limit {
                 let mut places = Vec::new();
                 if task.workload == Workload::W6 {
                     file.note_all();
+                }
+                if task.variant == TABLE {
                     let next = |at: &usize| Some(file.behind(*at)).filter(|at| *at < file.end());
                     places = std::iter::successors(Some(0), next).collect();
                 }

@@ -3,21 +3,29 @@
 //! ```sh
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- run --out results.json
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- draw results.json peers.svg
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- grow --out growth.json
 //! ```
 //!
 //! `run` starts this program again for each measurement; see [`run`](mod@run) for how, [`measure`] for what is watched
-//! out for, [`peers`] and [`limits`] for who is measured.
+//! out for, [`peers`] and [`limits`] for who is measured, [`grow`](mod@grow) for logs that become large.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a benchmark ends where it can't go on")]
 
-use std::{fs, fs::File, path::PathBuf, time::Duration};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
+mod canvas;
 #[path = "../../common/mod.rs"]
 mod common;
 mod draw;
+mod draw_growth;
+mod grow;
 mod limits;
 mod measure;
 mod peers;
@@ -27,7 +35,7 @@ mod table;
 mod workload;
 
 use peers::Peer;
-use results::Results;
+use results::Kept;
 use run::Plan;
 use workload::{Layout, Task, Workload};
 
@@ -42,14 +50,16 @@ struct Arguments {
 enum Command {
     /// Measure, and print the tables.
     Run(RunArguments),
+    /// Measure tidelog and its limit as the log grows, and print a table.
+    Grow(GrowArguments),
     /// Print the tables of an earlier run.
     Table {
-        /// What `run --out` has written.
+        /// What `run --out` or `grow --out` has written.
         results: PathBuf,
     },
     /// Draw an earlier run.
     Draw {
-        /// What `run --out` has written.
+        /// What `run --out` or `grow --out` has written.
         results: PathBuf,
         /// The SVG.
         out: PathBuf,
@@ -88,6 +98,28 @@ struct RunArguments {
 }
 
 #[derive(Args)]
+struct GrowArguments {
+    /// How often each is measured.
+    #[arg(long, default_value_t = 3)]
+    runs: u32,
+    /// Records of the log.
+    #[arg(long, value_delimiter = ',', default_value = "1000000,10000000,100000000")]
+    sizes: Vec<u64>,
+    /// Only these workloads, of W1, W5, W6 and W7.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Workload>,
+    /// A measurement is ended after so long; what comes before it isn't.
+    #[arg(long, default_value_t = 60.0)]
+    cap_seconds: f64,
+    /// Where to make files: on the disk that is to be measured. By default the system's folder for temporary ones.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Where to keep the results.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct TaskArguments {
     peer: Peer,
     workload: Workload,
@@ -102,17 +134,20 @@ struct TaskArguments {
     #[arg(long, default_value_t = 2.0)]
     cap_seconds: f64,
     #[arg(long)]
+    grows: bool,
+    #[arg(long)]
     dir: PathBuf,
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Run(arguments) => run(arguments),
-        Command::Table { results } => {
-            table::print(&load(&results)?);
-            Ok(())
-        }
-        Command::Draw { results, out } => draw::draw(&load(&results)?, &out),
+        Command::Grow(arguments) => grow(arguments),
+        Command::Table { results } => print(&load(&results)?),
+        Command::Draw { results, out } => match load(&results)? {
+            Kept::Run(results) => draw::draw(&results, &out),
+            Kept::Growth(growth) => draw_growth::draw(&growth, &out),
+        },
         Command::Measure(arguments) => {
             let outcome = arguments.peer.measure(&arguments.task(false), arguments.threads)?;
             println!("{}", serde_json::to_string(&outcome)?);
@@ -127,15 +162,45 @@ fn run(arguments: RunArguments) -> Result<()> {
     let peers = if arguments.peers.is_empty() { Peer::ALL.to_vec() } else { arguments.peers };
     let RunArguments { runs, only, records, cap_seconds, dir, out, .. } = arguments;
     let cap = Duration::try_from_secs_f64(cap_seconds)?;
-    let results = run::run(&Plan { runs, only, peers, records, cap, dir })?;
-    if let Some(out) = &out {
-        serde_json::to_writer_pretty(File::create(out)?, &results)?;
-    }
-    table::print(&results);
-    Ok(())
+    let results = run::run(Plan { runs, only, peers, records, cap, dir, grows: false })?;
+    keep_and_print(&Kept::Run(results), out.as_deref())
 }
 
-fn load(path: &PathBuf) -> Result<Results> {
+fn grow(arguments: GrowArguments) -> Result<()> {
+    let GrowArguments { runs, sizes, mut only, cap_seconds, dir, out } = arguments;
+    ensure!(runs > 0, "at least one run");
+    ensure!(sizes.iter().all(|&size| size > 0 && size.is_multiple_of(common::BATCH as u64)), "sizes in whole batches");
+    ensure!(only.iter().all(|workload| grow::WORKLOADS.contains(workload)), "only W1, W5, W6 and W7");
+    if only.is_empty() {
+        only = grow::WORKLOADS.to_vec();
+    }
+    let cap = Duration::try_from_secs_f64(cap_seconds)?;
+    let plan = |&records| {
+        let (only, peers, dir) = (only.clone(), grow::PEERS.to_vec(), dir.clone());
+        Plan { runs, only, peers, records, cap, dir, grows: true }
+    };
+    let growth = grow::grow(sizes.iter().map(plan).collect())?;
+    keep_and_print(&Kept::Growth(growth), out.as_deref())
+}
+
+fn keep_and_print(kept: &Kept, out: Option<&Path>) -> Result<()> {
+    if let Some(out) = out {
+        serde_json::to_writer_pretty(File::create(out)?, kept)?;
+    }
+    print(kept)
+}
+
+fn print(kept: &Kept) -> Result<()> {
+    match kept {
+        Kept::Run(results) => {
+            table::print(results);
+            Ok(())
+        }
+        Kept::Growth(growth) => grow::print(growth),
+    }
+}
+
+fn load(path: &Path) -> Result<Kept> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     Ok(serde_json::from_str(&text)?)
 }
@@ -151,6 +216,7 @@ impl TaskArguments {
             layout: self.layout,
             fills,
             batch: common::BATCH,
+            grows: self.grows,
         }
     }
 }

@@ -8,10 +8,15 @@
 //! - Looking at the clock costs as much as an append: it is looked at once in 256 records, but each time where a sync is
 //!   many times slower.
 //! - A slow peer would take minutes: a measurement ends after the cap, and its rate is that of what was done till then.
+//! - Beyond some GiB of dirty pages the kernel slows down every store: a large log is filled in pieces, and each goes to
+//!   the device before the next one comes.
+//! - The first look at a page of a map costs a fault, and a short warm-up gets round a small log only: where growth is measured,
+//!   all of the log is read once before the clock runs.
+
+mod work;
 
 use std::{
     fs::{self, File},
-    hint::black_box,
     io::Write,
     os::unix::fs::MetadataExt,
     path::Path,
@@ -22,23 +27,25 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use memmap2::MmapMut;
-use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use rustix::fs::{FallocateFlags, fallocate, syncfs};
 use serde::{Deserialize, Serialize};
+
+use work::Pool;
+pub(crate) use work::{Reading, Work};
 
 use crate::{
     peers::Subject,
     workload::{Layout, Task, Workload},
 };
 
-/// Bytes that payloads are taken from: more than a compressor looks back, less than the second-level cache.
-const POOL_BYTES: usize = 256 << 10;
 /// Reading is repeated for so long.
 const READ_TIME: Duration = Duration::from_millis(300);
 /// Warming up takes no longer, nor more of the cap than this part.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// Lookups between two looks at the clock, and appends.
-const STRIDE: u64 = 256;
+/// Filling a log, or a piece of a large one, takes no longer.
+const FILL_TIME: Duration = Duration::from_secs(600);
+/// Records of a piece of a large log.
+const PIECE_RECORDS: u64 = 1_000_000;
 /// Lookups of W6.
 const LOOKUPS: u64 = 300_000;
 const PAGE_BYTES: u64 = 4096;
@@ -71,177 +78,6 @@ pub(crate) struct Size {
     pub(crate) payload_bytes: u64,
 }
 
-/// Random bytes, of which each record has others than those around it.
-pub(crate) struct Pool {
-    bytes: Vec<u8>,
-    payload: usize,
-}
-
-impl Pool {
-    pub(crate) fn new(payload: usize) -> Self {
-        let mut bytes = vec![0; POOL_BYTES];
-        SmallRng::seed_from_u64(1).fill_bytes(&mut bytes);
-        Self { bytes, payload }
-    }
-
-    /// The payload of the record with this number.
-    #[inline]
-    fn payload(&self, number: u64) -> &[u8] {
-        let slots = (POOL_BYTES / self.payload) as u64;
-        let start = (number % slots) as usize * self.payload;
-        &self.bytes[start..start + self.payload]
-    }
-}
-
-/// Records to append.
-pub(crate) struct Work<'p> {
-    pool: &'p Pool,
-    batch: Vec<&'p [u8]>,
-    batch_records: usize,
-    /// In the pool.
-    at: usize,
-    done: u64,
-    wanted: u64,
-    stride: u64,
-    deadline: Instant,
-    capped: bool,
-}
-
-impl<'p> Work<'p> {
-    fn new(pool: &'p Pool, wanted: u64, cap: Duration, task: &Task) -> Self {
-        let stride = if task.is_durable() && !task.fills { 1 } else { STRIDE };
-        let batch_records = task.batch;
-        let batch = Vec::with_capacity(batch_records);
-        let deadline = Instant::now() + cap;
-        Self { pool, batch, batch_records, at: 0, done: 0, wanted, stride, deadline, capped: false }
-    }
-
-    /// The next record, or `None` when enough was appended.
-    #[inline]
-    pub(crate) fn record(&mut self) -> Option<&'p [u8]> {
-        if self.is_over(1) {
-            return None;
-        }
-        self.done += 1;
-        Some(self.payload())
-    }
-
-    /// The next batch, or `None` when enough was appended.
-    #[inline]
-    pub(crate) fn batch(&mut self) -> Option<&[&'p [u8]]> {
-        if self.is_over(self.batch_records as u64) {
-            return None;
-        }
-        self.batch.clear();
-        for _ in 0..self.batch_records {
-            let payload = self.payload();
-            self.batch.push(payload);
-        }
-        self.done += self.batch_records as u64;
-        Some(&self.batch)
-    }
-
-    pub(crate) fn payload_len(&self) -> usize {
-        self.pool.payload
-    }
-
-    #[inline]
-    fn is_over(&mut self, records: u64) -> bool {
-        if self.done + records > self.wanted {
-            return true;
-        }
-        let looks = self.stride == 1 || self.done % self.stride < records;
-        self.capped = looks && Instant::now() > self.deadline;
-        self.capped
-    }
-
-    /// The same as `Pool::payload` of records in order, without a division.
-    #[inline]
-    fn payload(&mut self) -> &'p [u8] {
-        let bytes = self.pool.payload;
-        if self.at + bytes > POOL_BYTES {
-            self.at = 0;
-        }
-        let payload = &self.pool.bytes[self.at..self.at + bytes];
-        self.at += bytes;
-        payload
-    }
-}
-
-/// Records that are read.
-pub(crate) struct Reading<'p> {
-    /// Of the log.
-    records: u64,
-    seen: u64,
-    wanted: u64,
-    random: SmallRng,
-    drawn: u64,
-    /// What the records are to be: only while warming up.
-    expected: Option<&'p Pool>,
-    deadline: Instant,
-    capped: bool,
-}
-
-impl<'p> Reading<'p> {
-    fn new(records: u64, wanted: u64, cap: Duration, expected: Option<&'p Pool>) -> Self {
-        let random = SmallRng::seed_from_u64(if expected.is_some() { 2 } else { 3 });
-        let deadline = Instant::now() + cap;
-        Self { records, seen: 0, wanted, random, drawn: 0, expected, deadline, capped: false }
-    }
-
-    /// Whether all of this pass was seen.
-    pub(crate) fn is_done(&self) -> bool {
-        self.seen >= self.wanted
-    }
-
-    /// The number of the next record to look up, or `None` when it was enough.
-    #[inline]
-    pub(crate) fn draw(&mut self) -> Option<u64> {
-        if self.seen == self.wanted || self.is_late() {
-            return None;
-        }
-        self.drawn = ((u128::from(self.random.next_u64()) * u128::from(self.records)) >> 64) as u64;
-        Some(self.drawn)
-    }
-
-    /// Takes note of a record that was drawn.
-    #[inline]
-    pub(crate) fn found(&mut self, record: &[u8]) {
-        self.check(self.drawn, record);
-        black_box(record);
-        self.seen += 1;
-    }
-
-    /// Takes note of the next record in order; whether to go on.
-    #[inline]
-    pub(crate) fn see(&mut self, record: &[u8]) -> bool {
-        self.check(self.seen, record);
-        black_box(record);
-        self.seen += 1;
-        !self.is_late()
-    }
-
-    #[inline]
-    fn check(&self, number: u64, record: &[u8]) {
-        if let Some(pool) = self.expected {
-            assert_eq!(record, pool.payload(number), "record {number} isn't what was appended");
-        }
-    }
-
-    #[inline]
-    fn is_late(&mut self) -> bool {
-        self.capped = self.seen.is_multiple_of(STRIDE) && Instant::now() > self.deadline;
-        self.capped
-    }
-
-    /// For what reads slowly: looks at the clock now.
-    pub(crate) fn see_slowly(&mut self, record: &[u8]) -> bool {
-        let goes_on = self.see(record);
-        self.capped |= Instant::now() > self.deadline;
-        goes_on && !self.capped
-    }
-}
-
 /// Measures a task.
 pub(crate) fn measure<S: Subject>(task: &Task, threads: usize) -> Result<Outcome> {
     let pool = Pool::new(task.workload.payload_bytes());
@@ -260,28 +96,44 @@ pub(crate) fn fill<S: Subject>(task: &Task) -> Result<()> {
     let task = Task { batch: if lone { 1 } else { S::FILL_BATCH }, ..task.clone() };
     ensure!(task.records.is_multiple_of(task.batch as u64), "whole batches of {} records", task.batch);
     let subject = S::open(&task)?;
-    let mut work = Work::new(&pool, task.records, Duration::from_secs(600), &task);
-    if task.batch == 1 {
-        subject.append(&mut work, 0)?
-    } else {
-        subject.append_batches(&mut work)?
+    fill_up(&task, &pool, |work| if task.batch == 1 { subject.append(work, 0) } else { subject.append_batches(work) })?;
+    subject.close()?;
+    if task.grows { sync(&task.dir) } else { Ok(()) }
+}
+
+/// Appends all records that the log is to have. Where growth is measured nothing is left to write when it returns.
+fn fill_up(task: &Task, pool: &Pool, append: impl Fn(&mut Work<'_>) -> Result<()>) -> Result<()> {
+    let piece = if task.grows { PIECE_RECORDS } else { task.records };
+    let mut work = Work::new(pool, 0, FILL_TIME, task);
+    while work.done < task.records {
+        work.go_on(piece.min(task.records - work.done), FILL_TIME);
+        append(&mut work)?;
+        ensure!(work.is_done(), "{} of {} records were appended in time", work.done, task.records);
+        if task.grows {
+            sync(&task.dir)?;
+        }
     }
-    ensure!(work.done == task.records, "{} of {} records were appended in time", work.done, task.records);
-    subject.close()
+    Ok(())
 }
 
 fn append<S: Subject>(task: &Task, pool: &Pool, threads: usize) -> Result<Outcome> {
-    wake_up(task)?;
     fs::create_dir_all(&task.dir)?;
+    if !task.grows {
+        wake_up(task)?;
+    }
     let subject = S::open(task)?;
     let run = |work: &mut Work<'_>, thread| {
         if task.workload.is_batched() { subject.append_batches(work) } else { subject.append(work, thread) }
     };
+    if task.grows {
+        fill_up(task, pool, |work| run(work, 0))?;
+        wake_up(task)?;
+    }
     let mut work = Work::new(pool, task.warm_up_records(), WARM_UP.min(task.cap / 4), task);
     run(&mut work, 0)?;
     let warm_up = work.done;
     let outcome = if threads == 1 {
-        let mut work = Work::new(pool, task.records, task.cap, task);
+        let mut work = Work::new(pool, task.appends(), task.cap, task);
         let start = Instant::now();
         run(&mut work, 0)?;
         Outcome { records: work.done, seconds: start.elapsed().as_secs_f64(), capped: work.capped, size: None }
@@ -290,7 +142,7 @@ fn append<S: Subject>(task: &Task, pool: &Pool, threads: usize) -> Result<Outcom
     };
     ensure!(outcome.records > 0, "nothing was appended in time");
     subject.close()?;
-    let payload_bytes = (warm_up + outcome.records) * task.workload.payload_bytes() as u64;
+    let payload_bytes = (task.records_before() + warm_up + outcome.records) * task.workload.payload_bytes() as u64;
     Ok(Outcome { size: Some(Size { disk_bytes: disk_bytes(&task.dir)?, payload_bytes }), ..outcome })
 }
 
@@ -303,7 +155,7 @@ fn append_together(
     let barrier = Barrier::new(threads);
     let each = |thread| {
         barrier.wait();
-        let mut work = Work::new(pool, task.records / threads as u64, task.cap, task);
+        let mut work = Work::new(pool, task.appends() / threads as u64, task.cap, task);
         let start = Instant::now();
         run(&mut work, thread).map(|()| (work.done, work.capped, start, Instant::now()))
     };
@@ -325,7 +177,7 @@ fn append_together(
 fn read<S: Subject>(task: &Task, pool: &Pool) -> Result<Outcome> {
     let subject = S::open(task)?;
     let looks_up = task.workload == Workload::W6;
-    let pass = |wanted, cap, expected| -> Result<_> {
+    let pass = |looks_up, wanted, cap, expected| -> Result<_> {
         let mut reading = Reading::new(task.records, wanted, cap, expected);
         if looks_up {
             subject.look_up(&mut reading)?
@@ -340,14 +192,18 @@ fn read<S: Subject>(task: &Task, pool: &Pool) -> Result<Outcome> {
         );
         Ok(reading)
     };
+    if task.grows {
+        let reading = pass(false, task.records, FILL_TIME, Some(pool))?;
+        ensure!(!reading.capped, "the first pass didn't end in time");
+    }
     if !S::CONSUMES {
         let wanted = if looks_up { LOOKUPS / 30 } else { task.records };
-        pass(wanted, WARM_UP, Some(pool))?;
+        pass(looks_up, wanted, WARM_UP, Some(pool))?;
     }
     let (mut records, start) = (0, Instant::now());
     let capped = loop {
         let wanted = if looks_up { LOOKUPS } else { task.records };
-        let reading = pass(wanted, task.cap.saturating_sub(start.elapsed()), None)?;
+        let reading = pass(looks_up, wanted, task.cap.saturating_sub(start.elapsed()), None)?;
         records += reading.seen;
         if reading.capped || S::CONSUMES || start.elapsed() > READ_TIME.min(task.cap) {
             break reading.capped;
@@ -370,7 +226,7 @@ fn open<S: Subject>(task: &Task) -> Result<Outcome> {
 /// places.
 fn wake_up(task: &Task) -> Result<()> {
     let path = task.beside("wake-up");
-    let bytes = task.room() * (task.workload.payload_bytes() as u64 + 64);
+    let bytes = (task.room() - task.records_before()) * (task.workload.payload_bytes() as u64 + 64);
     let bytes = bytes.clamp(PAGE_BYTES, WAKE_UP_BYTES);
     let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
@@ -388,6 +244,11 @@ fn wake_up(task: &Task) -> Result<()> {
         syncfs(&file)?;
     }
     Ok(())
+}
+
+/// Has all that is dirty in the file system written to the device.
+fn sync(dir: &Path) -> Result<()> {
+    Ok(syncfs(File::open(dir)?)?)
 }
 
 /// Blocks of all files below a folder.

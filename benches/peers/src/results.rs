@@ -24,6 +24,20 @@ pub(crate) struct Results {
     pub(crate) lacking: Vec<Lacking>,
 }
 
+/// What was found at each size of a log that grows, in the order that was asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Growth {
+    pub(crate) sizes: Vec<Results>,
+}
+
+/// What is in a file of results.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Kept {
+    Run(Results),
+    Growth(Growth),
+}
+
 /// Where it ran.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
@@ -122,17 +136,20 @@ impl Machine {
     pub(crate) fn this(dir: &Path) -> Self {
         let uname = rustix::system::uname();
         let field = |path, name| field_of(path, name).unwrap_or_else(|| "unknown".into());
-        let memory = field("/proc/meminfo", "MemTotal");
-        let kibibytes = memory.split(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
         Self {
             processor: field("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_gib: (kibibytes + (1 << 19)) >> 20,
+            memory_gib: (memory_kibibytes("MemTotal").unwrap_or(0) + (1 << 19)) >> 20,
             kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
             file_system: file_system(dir).unwrap_or_else(|| "unknown".into()),
             commit: commit().unwrap_or_else(|| "unknown".into()),
         }
     }
+}
+
+/// What the kernel says of memory by this name.
+pub(crate) fn memory_kibibytes(name: &str) -> Option<u64> {
+    field_of("/proc/meminfo", name)?.split(' ').next()?.parse().ok()
 }
 
 /// Now, in UTC, to the minute.

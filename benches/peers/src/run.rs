@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 use crate::{
     measure::Outcome,
@@ -37,6 +38,16 @@ pub(crate) struct Plan {
     pub(crate) records: u64,
     pub(crate) cap: Duration,
     pub(crate) dir: Option<PathBuf>,
+    /// Whether it is about how a log grows: see [`Task::grows`](crate::workload::Task::grows).
+    pub(crate) grows: bool,
+}
+
+impl Plan {
+    /// Where to make files; it goes with what is returned.
+    pub(crate) fn folder(&self) -> Result<TempDir> {
+        let parent = self.dir.clone().unwrap_or_else(env::temp_dir);
+        Ok(tempfile::Builder::new().prefix("peers-").tempdir_in(parent)?)
+    }
 }
 
 /// A cell that is measured, and what came of it.
@@ -47,33 +58,60 @@ struct Row {
 }
 
 /// Runs the plan.
-pub(crate) fn run(plan: &Plan) -> Result<Results> {
-    let parent = plan.dir.clone().unwrap_or_else(env::temp_dir);
-    let dir = tempfile::Builder::new().prefix("peers-").tempdir_in(&parent)?;
-    let (date, machine) = (now(), Machine::this(dir.path()));
-    let records = plan.records.next_multiple_of(RECORDS_UNIT);
-    let (mut rows, mut lacking) = rows(plan);
-    let start = Instant::now();
+pub(crate) fn run(mut plan: Plan) -> Result<Results> {
+    plan.records = plan.records.next_multiple_of(RECORDS_UNIT);
+    let dir = plan.folder()?;
+    let (start, runs) = (Instant::now(), plan.runs);
+    let mut run = Run::new(plan, dir.path());
     for durable in [true, false] {
-        if !rows.iter().any(|row| row.series.workload.is_durable() == durable) {
+        if !run.rows.iter().any(|row| row.series.workload.is_durable() == durable) {
             continue;
         }
-        for round in 0..plan.runs {
-            let mut peers = plan.peers.clone();
-            peers.rotate_left(round as usize % plan.peers.len().max(1));
-            let runner = Runner { plan, records, dir: dir.path(), round };
-            runner.appends(&mut rows, &peers, durable)?;
-            if !durable {
-                runner.reads(&mut rows, &peers)?;
-            }
+        for round in 0..runs {
+            run.round(dir.path(), round, durable)?;
             let what = if durable { "with sync" } else { "without sync" };
-            eprintln!("round {} of {} {what} ends after {:.0} s", round + 1, plan.runs, start.elapsed().as_secs_f64());
+            eprintln!("round {} of {runs} {what} ends after {:.0} s", round + 1, start.elapsed().as_secs_f64());
         }
     }
-    lacking.sort_by_key(|lacking| (lacking.workload, lacking.peer));
-    let series = rows.into_iter().map(|row| row.series).collect();
     dir.close()?;
-    Ok(Results { date, machine, runs: plan.runs, records, cap_seconds: plan.cap.as_secs_f64(), series, lacking })
+    Ok(run.into_results())
+}
+
+/// A plan, and what came of it so far.
+pub(crate) struct Run {
+    plan: Plan,
+    date: String,
+    machine: Machine,
+    rows: Vec<Row>,
+    lacking: Vec<Lacking>,
+}
+
+impl Run {
+    /// Nothing is measured yet; it will be in this folder.
+    pub(crate) fn new(plan: Plan, dir: &Path) -> Self {
+        let (mut rows, mut lacking) = rows(&plan);
+        if plan.grows {
+            rows.retain(|row| row.series.variant.is_empty());
+        }
+        lacking.sort_by_key(|lacking| (lacking.workload, lacking.peer));
+        Self { plan, date: now(), machine: Machine::this(dir), rows, lacking }
+    }
+
+    /// One round of all that is durable, or of all else.
+    pub(crate) fn round(&mut self, dir: &Path, round: u32, durable: bool) -> Result<()> {
+        let mut peers = self.plan.peers.clone();
+        peers.rotate_left(round as usize % self.plan.peers.len().max(1));
+        let runner = Runner { plan: &self.plan, dir, round };
+        runner.appends(&mut self.rows, &peers, durable)?;
+        if durable { Ok(()) } else { runner.reads(&mut self.rows, &peers) }
+    }
+
+    pub(crate) fn into_results(self) -> Results {
+        let Self { plan, date, machine, rows, lacking } = self;
+        let series = rows.into_iter().map(|row| row.series).collect();
+        let (runs, records, cap_seconds) = (plan.runs, plan.records, plan.cap.as_secs_f64());
+        Results { date, machine, runs, records, cap_seconds, series, lacking }
+    }
 }
 
 fn rows(plan: &Plan) -> (Vec<Row>, Vec<Lacking>) {
@@ -101,7 +139,6 @@ fn rows(plan: &Plan) -> (Vec<Row>, Vec<Lacking>) {
 /// One round.
 struct Runner<'r> {
     plan: &'r Plan,
-    records: u64,
     dir: &'r Path,
     round: u32,
 }
@@ -174,7 +211,8 @@ impl Runner<'_> {
         command.arg(what).arg(row.series.peer.name()).arg(row.series.workload.to_string());
         command.args(["--variant", &row.series.variant]).args(["--threads", &row.threads.to_string()]);
         command.args(["--layout", if row.layout == Layout::Lone { "lone" } else { "batched" }]);
-        command.args(["--records", &row.series.workload.records(self.records).to_string()]);
+        command.args(["--records", &row.series.workload.records(self.plan.records).to_string()]);
+        command.args(self.plan.grows.then_some("--grows"));
         command.args(["--cap-seconds", &self.plan.cap.as_secs_f64().to_string()]).arg("--dir").arg(&dir);
         // Where walrus-rust has its files; and that it prints nothing.
         command.env("WALRUS_DATA_DIR", &dir).env("WALRUS_QUIET", "1").env("RUST_BACKTRACE", "0");

@@ -109,12 +109,10 @@ fn print_workload(results: &Results, workload: Workload) {
     // What was read was appended before.
     header.extend(["durable", "survives a kill"].into_iter().filter(|_| !workload.reads()));
     header.push("how");
-    let mut table = new_table(&header);
+    let mut table = new_table(&header, 5);
     for line in lines(results, workload) {
-        let (median, spread) = (value(workload, line.spread.median), line.spread);
-        let star = if spread.capped { "*" } else { "" };
-        let range = format!("{} … {}", value(workload, spread.min), value(workload, spread.max));
-        let mut cells = vec![line.name, median + star, range];
+        let mut cells = vec![line.name];
+        cells.extend(median_and_range(workload, line.spread));
         cells.extend([line.of_limit, line.of_best, line.of_best_checked].map(ratio));
         cells.extend(guarantee(line.guarantee, workload));
         table.add_row(cells);
@@ -164,7 +162,7 @@ fn print_sizes(results: &Results) {
     ];
     let mut header = vec!["who"];
     header.extend(columns.map(|(title, _)| title));
-    let mut table = new_table(&header);
+    let mut table = new_table(&header, 5);
     for &peer in Peer::ALL {
         let size = |workload| {
             let mut mine = results.series.iter().filter(|series| series.peer == peer && series.variant.is_empty());
@@ -180,14 +178,22 @@ fn print_sizes(results: &Results) {
     println!("{table}");
 }
 
-fn new_table(header: &[&str]) -> Table {
+/// So many columns behind the first have figures.
+pub(crate) fn new_table(header: &[&str], figures: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(header);
-    for column in table.column_iter_mut().skip(1).take(5) {
+    for column in table.column_iter_mut().skip(1).take(figures) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// The middle, with a star if a run was capped, and from where to where the runs go.
+pub(crate) fn median_and_range(workload: Workload, spread: Spread) -> [String; 2] {
+    let star = if spread.capped { "*" } else { "" };
+    let range = format!("{} … {}", value(workload, spread.min), value(workload, spread.max));
+    [value(workload, spread.median) + star, range]
 }
 
 /// With three digits.
@@ -208,11 +214,11 @@ pub(crate) fn value(workload: Workload, value: f64) -> String {
     format!("{}{unit}", three_digits(value))
 }
 
-fn ratio(value: Option<f64>) -> String {
+pub(crate) fn ratio(value: Option<f64>) -> String {
     value.map_or_else(|| "–".into(), three_digits)
 }
 
-fn three_digits(value: f64) -> String {
+pub(crate) fn three_digits(value: f64) -> String {
     match value {
         ..0.01 => format!("{value:.4}"),
         0.01..0.1 => format!("{value:.3}"),

@@ -16,6 +16,8 @@ use crate::common::{BATCH, SIZES};
 
 /// Threads of W4.
 const MANY: usize = 8;
+/// Appends that are measured behind a log that has grown.
+const GROWN_APPENDS: u64 = 1_000_000;
 
 /// What is done, and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
@@ -143,6 +145,9 @@ pub(crate) struct Task {
     pub(crate) fills: bool,
     /// Records of a batch.
     pub(crate) batch: usize,
+    /// Whether the log may be as large as the memory allows, and what is measured is what its size changes: appends come
+    /// behind `records` that are there already.
+    pub(crate) grows: bool,
 }
 
 impl Task {
@@ -150,14 +155,24 @@ impl Task {
         self.workload.is_durable()
     }
 
-    /// Records with those of the warm-up.
+    /// Records whose appends are measured.
+    pub(crate) fn appends(&self) -> u64 {
+        if self.grows { GROWN_APPENDS } else { self.records }
+    }
+
+    /// Records that are there before appends are measured.
+    pub(crate) fn records_before(&self) -> u64 {
+        if self.grows { self.records } else { 0 }
+    }
+
+    /// All records, with those of the warm-up.
     pub(crate) fn room(&self) -> u64 {
-        self.records + self.warm_up_records() + BATCH as u64
+        self.records_before() + self.appends() + self.warm_up_records() + BATCH as u64
     }
 
     /// Records that are appended before the clock runs.
     pub(crate) fn warm_up_records(&self) -> u64 {
-        (self.records / 50).next_multiple_of(BATCH as u64)
+        (self.appends() / 50).next_multiple_of(BATCH as u64)
     }
 
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
