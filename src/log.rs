@@ -44,7 +44,7 @@ use crate::{
     group::Groups,
     housekeeper::{Chore, Housekeeper},
     json_file,
-    partition::{Environment, Flusher, OpenFiles, RecentSegments, Removed},
+    partition::{Environment, Flusher, OpenFiles, Prefaulter, RecentSegments, Removed},
     report::{Finding, RecoveryReport},
     storage::{EntryKind, FileSystemClass, Lock, LockOutcome, Storage},
     topic::{Topic, TopicState},
@@ -286,6 +286,7 @@ impl Shared {
         // First, so that no chore meets files that are going.
         self.retention.end();
         self.housekeeper.stop();
+        self.topics.environment().prefaulter.stop();
         let outcome = self.topics.close();
         // Only now is there nothing to find but that the log was closed.
         self.groups.close();
@@ -391,8 +392,17 @@ impl LogOptions {
         let figures = Figures::new(self.metrics.log.as_deref(), self.metrics.by_partition);
         #[cfg(not(feature = "metrics"))]
         let figures = Figures;
-        let mapped_after = self.mapped_after;
-        Environment { storage, clock, flusher, recent_segments, open_files, figures, positional_appends, mapped_after }
+        Environment {
+            storage,
+            clock,
+            flusher,
+            prefaulter: Prefaulter::new(self.background),
+            recent_segments,
+            open_files,
+            figures,
+            positional_appends,
+            mapped_after: self.mapped_after,
+        }
     }
 
     /// Refuses file systems that can't be relied on; answers whether appends have to go through `pwrite`.

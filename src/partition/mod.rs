@@ -32,6 +32,7 @@ mod lag;
 mod loom;
 mod offset_index;
 mod open_files;
+mod prefaulter;
 mod recovery;
 mod repair;
 mod report;
@@ -70,6 +71,7 @@ pub(crate) use durable::DurableWait;
 pub(crate) use flusher::Flusher;
 pub(crate) use identity::topic_id_of;
 pub(crate) use open_files::OpenFiles;
+pub(crate) use prefaulter::Prefaulter;
 pub use repair::RepairAction;
 pub(crate) use repair::repair;
 pub use report::{Cut, Opening, PartitionRecovery, RecoveryEvent};
@@ -126,6 +128,7 @@ pub(crate) struct Environment {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Clock,
     pub(crate) flusher: Arc<Flusher>,
+    pub(crate) prefaulter: Arc<Prefaulter>,
     pub(crate) recent_segments: Arc<RecentSegments>,
     pub(crate) open_files: Arc<OpenFiles>,
     pub(crate) figures: Figures,

@@ -50,9 +50,12 @@ pub(super) const SCRATCH_BYTES: usize = 16 << 10;
 /// The most zeros that are written at once: the next sync writes them too.
 const ZEROS_STEP_MAX: u64 = 256 << 10;
 
-/// From so many bytes a second on, appends to a partition are a fast stream: they fill a page of 2 MiB within the default
-/// interval of flushes, so that hardly any is written twice.
+/// From so many bytes a second on, appends to a partition are a fast stream: within the default interval of flushes they
+/// fill what is made ahead of them, so that hardly any page is written twice.
 const FAST_BYTES_A_SECOND: u64 = 40 << 20;
+
+/// So far ahead of a fast stream's end pages are made, at least.
+const PREFAULT_BYTES: u64 = 2 << 20;
 
 /// The place where the next frame goes.
 #[derive(Debug)]
@@ -67,14 +70,13 @@ pub(super) struct Writer {
     /// Up to where the segment's file has space of its own, in bytes.
     reserved: u64,
     reserve_step: u64,
-    /// Up to where frames may be stored: `reserved` while the segment's handle is open, else the end.
+    /// Up to where frames may be stored: `reserved` while the segment's handle is open, else the end. Less in a fast stream,
+    /// which asks for more space before it has used up all.
     storable: u64,
     /// Up to where they may be stored through the map: what is reserved of whole pages, however large these are.
     mappable: u64,
     /// When space was reserved last, and how much.
     last_reserved: Option<(Instant, u64)>,
-    /// The system knows that much is going to be stored.
-    stream_expected: bool,
     /// A store failed on the way: there may be bytes behind the end that no sync has covered yet.
     residue: bool,
     /// Whether the partition is in the queue of those whose handle is open.
@@ -105,7 +107,6 @@ impl Writer {
             storable: end.file_position(),
             mappable: 0,
             last_reserved: None,
-            stream_expected: false,
             residue: false,
             queued: false,
             uncut: false,
@@ -148,7 +149,7 @@ impl Writer {
         self.end.file_position() == DATA_START
     }
 
-    /// Whether what was reserved last was used up so soon that large pages are filled before they are flushed.
+    /// Whether what was reserved last was used up so soon that pages made ahead are filled before they are flushed.
     fn is_fast(&self) -> bool {
         self.last_reserved.is_some_and(|(then, bytes)| {
             let filled_in = Duration::from_millis(bytes.saturating_mul(1000) / FAST_BYTES_A_SECOND);
@@ -490,11 +491,28 @@ impl PartitionLog {
             }
         }
         self.queue(writer);
-        writer.storable = writer.reserved;
-        if needed > writer.reserved {
+        let is_fast = is_stream && self.env.prefaulter.is_there() && writer.is_fast();
+        let reserved = writer.reserved;
+        if needed > reserved {
             self.reserve(writer, needed, is_stream)?;
+        } else if is_fast {
+            // Without more space the stream goes on as far as there is some.
+            let _ = self.reserve(writer, reserved + PREFAULT_BYTES, is_stream);
+        }
+        writer.storable = writer.reserved;
+        if is_fast && writer.reserved > reserved {
+            self.prefault(writer, reserved);
+            // So far from the end the next space is asked for, in time for its pages to be made.
+            writer.storable = writer.reserved.saturating_sub(PREFAULT_BYTES).max(needed);
         }
         Ok(None)
+    }
+
+    /// Has the pages made that were reserved from `reserved` on.
+    fn prefault(&self, writer: &Writer, reserved: u64) {
+        if let (Ok(start), Ok(end)) = (usize::try_from(reserved), usize::try_from(writer.reserved)) {
+            self.env.prefaulter.prefault(&writer.segment, start..end);
+        }
     }
 
     /// Takes note that the active segment's handle is open.
@@ -556,10 +574,6 @@ impl PartitionLog {
             index.reserve(&*self.env.storage, &index_path(&segment.path), reserved);
         }
         self.control.set_reserved(position(segment, reserved / 8 * 8)?.max(writer.end));
-        if !writer.stream_expected && is_stream && writer.is_fast() {
-            segment.region.expect_stream();
-            writer.stream_expected = true;
-        }
         writer.last_reserved = Some((Instant::now(), reserved - writer.reserved));
         (writer.reserved, writer.storable) = (reserved, reserved);
         writer.mappable = mappable(reserved, len, page);

@@ -135,10 +135,10 @@ impl Storage for FsStorage {
     }
 }
 
-/// See [`Region::expect_stream`]; does nothing where `map` is no file's.
-pub(super) fn expect_stream(map: &Arc<dyn Any + Send + Sync>) {
+/// See [`Region::prefault`]; does nothing where `map` is no file's.
+pub(super) fn prefault(map: &Arc<dyn Any + Send + Sync>, range: Range<usize>) {
     if let Some(file) = map.downcast_ref::<FileMap>() {
-        sys::expect_stream(&file.map);
+        sys::prefault(&file.map, range);
     }
 }
 

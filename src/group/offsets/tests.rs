@@ -112,6 +112,7 @@ fn open_partition(storage: &SimStorage, flusher: &Arc<Flusher>) -> Arc<Partition
         storage: Arc::new(storage.clone()),
         clock: Clock::System,
         flusher: flusher.clone(),
+        prefaulter: Arc::default(),
         recent_segments: Arc::default(),
         open_files: OpenFiles::bounded(1000, storage.clone()),
         figures: Default::default(),

@@ -128,6 +128,7 @@ impl Bench {
             storage: storage.clone(),
             clock: Clock::Manual(self.now_ms.clone()),
             flusher: Flusher::start(Background::Stepped)?,
+            prefaulter: Arc::default(),
             recent_segments: Arc::default(),
             open_files: OpenFiles::new(1000, storage, "/no such file".into(), housekeeper),
             figures: Default::default(),

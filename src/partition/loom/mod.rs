@@ -103,6 +103,7 @@ impl World {
             storage: storage.clone(),
             clock: Clock::Manual(Arc::new(AtomicI64::new(1_700_000_000_000))),
             flusher: flusher.clone(),
+            prefaulter: Arc::default(),
             recent_segments: Arc::default(),
             open_files: OpenFiles::new(1000, storage, "/no such file".into(), housekeeper),
             figures: Default::default(),

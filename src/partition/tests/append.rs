@@ -457,6 +457,7 @@ fn neither_writing_nor_reading_many_segments_holds_their_files() {
             storage: Arc::new(FsStorage),
             clock: crate::clock::Clock::System,
             flusher: Flusher::start(Default::default()).unwrap(),
+            prefaulter: Arc::default(),
             recent_segments: Arc::new(RecentSegments::with_capacity(5)),
             open_files: OpenFiles::bounded(16, FsStorage),
             figures: Default::default(),

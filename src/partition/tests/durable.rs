@@ -363,6 +363,7 @@ fn a_task_that_is_woken_where_room_is_made_may_need_room_itself() {
         storage: Arc::new(machine.storage.clone()),
         clock: Clock::Manual(machine.now_ms.clone()),
         flusher: Flusher::start(Default::default()).unwrap(),
+        prefaulter: Arc::default(),
         recent_segments: Arc::default(),
         open_files: OpenFiles::bounded(1, machine.storage.clone()),
         figures: Default::default(),

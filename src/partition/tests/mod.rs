@@ -91,6 +91,7 @@ impl Machine {
             storage: Arc::new(self.storage.clone()),
             clock: self.clock.clone(),
             flusher: Flusher::start(Default::default())?,
+            prefaulter: Arc::default(),
             recent_segments: Arc::default(),
             open_files: OpenFiles::bounded(1000, self.storage.clone()),
             figures: Default::default(),

@@ -267,6 +267,7 @@ fn a_power_cut_amid_a_deletion_takes_nothing_else() {
                         storage: Arc::new(storage.clone()),
                         clock: Clock::Manual(machine.now_ms.clone()),
                         flusher: Flusher::start(Default::default()).unwrap(),
+                        prefaulter: Arc::default(),
                         recent_segments: Arc::default(),
                         open_files: OpenFiles::bounded(1000, storage.clone()),
                         figures: Default::default(),

@@ -104,15 +104,16 @@ pub(super) fn page_limit() -> u64 {
     64 << 10
 }
 
-/// A map that is stored into from one end to the other.
+/// Makes the pages of a range as stores would, without any.
 #[cfg(target_os = "linux")]
-pub(super) fn expect_stream(map: &MmapRaw) {
-    // Without such pages in the kernel it fails, which is as well.
-    let _ = map.advise(memmap2::Advice::HugePage);
+pub(super) fn prefault(map: &MmapRaw, range: Range<usize>) {
+    // Where there is no space, or the file was cut meanwhile, this is an error, where a store would be a signal. So it is
+    // before Linux 5.14.
+    let _ = map.advise_range(memmap2::Advice::PopulateWrite, range.start, range.len());
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn expect_stream(_map: &MmapRaw) {}
+pub(super) fn prefault(_map: &MmapRaw, _range: Range<usize>) {}
 
 /// A map that is used here and there.
 #[cfg(unix)]

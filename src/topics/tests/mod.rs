@@ -40,6 +40,7 @@ impl Bench {
             storage: Arc::new(self.storage.clone()),
             clock: Clock::System,
             flusher: self.flusher.clone(),
+            prefaulter: Arc::default(),
             recent_segments: Arc::default(),
             open_files: OpenFiles::bounded(1000, self.storage.clone()),
             figures: Default::default(),
