@@ -142,7 +142,7 @@ impl Cursor {
             let end_offset = self.partition.end_offset();
             let readable = self.readable(&spot.segment);
             if spot.position < readable.end {
-                let run = self.verify(&spot, readable.end, max_bytes, max_records.max(1))?;
+                let run = self.verify(spot, readable.end, max_bytes, max_records.max(1))?;
                 if run.is_some() {
                     return Ok(run);
                 }
@@ -201,8 +201,8 @@ impl Cursor {
         }
     }
 
-    /// Verifies frames from the spot on, below `end`. `None` if they all lie below the wanted offset.
-    fn verify(&mut self, spot: &Spot, end: u64, max_bytes: usize, max_records: u64) -> Result<Option<Run>> {
+    /// Verifies frames from the spot on, which is the place, below `end`. `None` if they all lie below the wanted offset.
+    fn verify(&mut self, spot: Spot, end: u64, max_bytes: usize, max_records: u64) -> Result<Option<Run>> {
         let (segment, position) = (&spot.segment, spot.position);
         // SAFETY: `end` is the published end of the segment.
         let bytes = unsafe { segment.published(position, end) };
@@ -245,12 +245,14 @@ impl Cursor {
         }
         let position = position + at as u64;
         let behind = verified.unwrap_or(position);
-        self.place = Some(Spot { segment: segment.clone(), position, verified: behind });
+        if let Some(place) = &mut self.place {
+            (place.position, place.verified) = (position, behind);
+        }
         let Some(start) = start else { return Ok(None) };
         let run = Run {
             spec: self.partition.spec.clone(),
-            segment: segment.clone(),
             start: spot.position + start as u64,
+            segment: spot.segment,
             end: behind,
             from_offset: self.offset,
             records,

@@ -245,7 +245,7 @@ impl Segment {
             None => Some(DATA_START),
             Some(entry) => self.names_a_frame(entry, end).then_some(entry.position),
         };
-        let loaded = self.index.load_full();
+        let loaded = self.index.load();
         if let Some(position) = loaded.as_deref().and_then(checked) {
             return position;
         }

@@ -55,13 +55,16 @@ impl Place {
     /// At `offset`, wherever that is.
     pub(crate) fn new(partition: &Arc<PartitionLog>, offset: u64) -> Self {
         let position = Cursor::new(partition, offset).map_or(Position::Outside(offset), Position::Inside);
+        Self::with(partition, position)
+    }
+
+    fn with(partition: &Arc<PartitionLog>, position: Position) -> Self {
         Self { partition: partition.clone(), position, passed_to: None, paused: false, figures: ReadFigures::default() }
     }
 
     /// Where `start` is in the partition; kind `OffsetOutOfRange`.
     pub(crate) fn at(partition: &Arc<PartitionLog>, start: Start) -> Result<Self> {
-        let position = Position::Outside(partition.start_offset());
-        let mut place = Self { position, ..Self::new(partition, 0) };
+        let mut place = Self::with(partition, Position::Outside(partition.start_offset()));
         place.seek_start(start)?;
         Ok(place)
     }
