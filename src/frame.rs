@@ -586,15 +586,14 @@ fn is_plain_record(body: &[u8]) -> bool {
 fn are_plain_records(body: &[u8], count: u16) -> bool {
     let Some(first) = body.first_chunk::<RECORD_WORDS_BYTES>() else { return false };
     let Some(bytes) = plain_bytes(first) else { return false };
-    let (mut rest, mut left) = (body, count);
-    while left > 0 && rest.first_chunk() == Some(first) {
-        let Some(behind) = rest.get(RECORD_WORDS_BYTES + bytes..) else { return false };
-        (rest, left) = (behind, left - 1);
-    }
-    while left > 0 {
+    let record_bytes = RECORD_WORDS_BYTES + bytes;
+    let records = body.chunks_exact(record_bytes).take(count.into());
+    let alike = records.take_while(|record| record.first_chunk() == Some(first)).count();
+    let Some(mut rest) = body.get(alike * record_bytes..) else { return false };
+    for _ in alike..count.into() {
         let Some((words, behind)) = rest.split_first_chunk() else { return false };
         let Some(behind) = plain_bytes(words).and_then(|bytes| behind.get(bytes..)) else { return false };
-        (rest, left) = (behind, left - 1);
+        rest = behind;
     }
     rest.len() < ALIGNMENT && rest.iter().all(|&byte| byte == 0)
 }
@@ -716,12 +715,11 @@ impl<'a> RecordViews<'a> {
             if *words == same {
                 let (payload, rest) = behind.split_at_checked(bytes as usize)?;
                 self.reader = Reader::new(rest);
-                let mut payload = Reader::new(payload);
-                let key = payload.nullable(LittleEndian::read_u32(&words[..size_of::<u32>()]))?;
-                let value = match LittleEndian::read_u32(&words[size_of::<u32>()..]) {
-                    codec::NULL_WORD => None,
-                    _ => Some(payload.rest()),
-                };
+                let key_word = LittleEndian::read_u32(&words[..size_of::<u32>()]);
+                let value_word = LittleEndian::read_u32(&words[size_of::<u32>()..]);
+                let (key, value) = payload.split_at_checked(plain_length(key_word))?;
+                let key = (key_word != codec::NULL_WORD).then_some(key);
+                let value = (value_word != codec::NULL_WORD).then_some(value);
                 return Some(RecordView { key, value, client_time_ms: None, headers: HeaderBlock::default() });
             }
             self.same = None;
