@@ -77,6 +77,8 @@ pub(super) struct Writer {
     mappable: u64,
     /// When space was reserved last, and how much.
     last_reserved: Option<(Instant, u64)>,
+    /// The system knows that much is going to be stored, and that pages aren't made ahead.
+    stream_expected: bool,
     /// A store failed on the way: there may be bytes behind the end that no sync has covered yet.
     residue: bool,
     /// Whether the partition is in the queue of those whose handle is open.
@@ -107,6 +109,7 @@ impl Writer {
             storable: end.file_position(),
             mappable: 0,
             last_reserved: None,
+            stream_expected: false,
             residue: false,
             queued: false,
             uncut: false,
@@ -149,7 +152,8 @@ impl Writer {
         self.end.file_position() == DATA_START
     }
 
-    /// Whether what was reserved last was used up so soon that pages made ahead are filled before they are flushed.
+    /// Whether what was reserved last was used up so soon that large pages, or those made ahead, are filled before they are
+    /// flushed.
     fn is_fast(&self) -> bool {
         self.last_reserved.is_some_and(|(then, bytes)| {
             let filled_in = Duration::from_millis(bytes.saturating_mul(1000) / FAST_BYTES_A_SECOND);
@@ -491,21 +495,33 @@ impl PartitionLog {
             }
         }
         self.queue(writer);
-        let is_fast = is_stream && self.env.prefaulter.is_there() && writer.is_fast();
+        let is_fast = is_stream && writer.is_fast();
+        let prefaults = is_fast && self.prefaults();
         let reserved = writer.reserved;
         if needed > reserved {
             self.reserve(writer, needed, is_stream)?;
-        } else if is_fast {
+        } else if prefaults {
             // Without more space the stream goes on as far as there is some.
             let _ = self.reserve(writer, reserved + PREFAULT_BYTES, is_stream);
         }
         writer.storable = writer.reserved;
-        if is_fast && writer.reserved > reserved {
+        if is_fast && !prefaults && !writer.stream_expected {
+            writer.segment.region.expect_stream();
+            writer.stream_expected = true;
+        }
+        if prefaults && writer.reserved > reserved {
             self.prefault(writer, reserved);
             // So far from the end the next space is asked for, in time for its pages to be made.
             writer.storable = writer.reserved.saturating_sub(PREFAULT_BYTES).max(needed);
         }
         Ok(None)
+    }
+
+    /// Whether the pages of a fast stream are made ahead. Not while flushes are due again and again: each would write what was
+    /// made, and then there is a fault for each page all the same. Large pages, of which each takes one, serve those best
+    /// (`cargo bench --bench latency`).
+    fn prefaults(&self) -> bool {
+        self.env.prefaulter.is_there() && self.pending_interval.load(Ordering::Relaxed) == NOT_PENDING
     }
 
     /// Has the pages made that were reserved from `reserved` on.

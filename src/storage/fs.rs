@@ -135,6 +135,13 @@ impl Storage for FsStorage {
     }
 }
 
+/// See [`Region::expect_stream`]; does nothing where `map` is no file's.
+pub(super) fn expect_stream(map: &Arc<dyn Any + Send + Sync>) {
+    if let Some(file) = map.downcast_ref::<FileMap>() {
+        sys::expect_stream(&file.map);
+    }
+}
+
 /// See [`Region::prefault`]; does nothing where `map` is no file's.
 pub(super) fn prefault(map: &Arc<dyn Any + Send + Sync>, range: Range<usize>) {
     if let Some(file) = map.downcast_ref::<FileMap>() {

@@ -379,6 +379,12 @@ impl Region {
         self.len
     }
 
+    /// Says that much is going to be stored here soon, one byte after the other: large pages, of which each takes one
+    /// fault, serve best. A hint.
+    pub(crate) fn expect_stream(&self) {
+        fs::expect_stream(&self.map);
+    }
+
     /// Makes the pages of a range, whose bytes stay what they are, so that no store there has to. They count as changed: the
     /// range is reserved. A hint; what can't be made is left out.
     pub(crate) fn prefault(&self, range: Range<usize>) {

@@ -104,6 +104,16 @@ pub(super) fn page_limit() -> u64 {
     64 << 10
 }
 
+/// A map that is stored into from one end to the other.
+#[cfg(target_os = "linux")]
+pub(super) fn expect_stream(map: &MmapRaw) {
+    // Without such pages in the kernel it fails, which is as well.
+    let _ = map.advise(memmap2::Advice::HugePage);
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn expect_stream(_map: &MmapRaw) {}
+
 /// Makes the pages of a range as stores would, without any.
 #[cfg(target_os = "linux")]
 pub(super) fn prefault(map: &MmapRaw, range: Range<usize>) {
