@@ -63,7 +63,7 @@ enum State {
 impl Prefaulter {
     /// One that has a thread as soon as it needs one; or never, as the default.
     pub(crate) fn new(background: Background) -> Arc<Self> {
-        let is_there = background == Background::Threads;
+        let is_there = cfg!(target_os = "linux") && background == Background::Threads;
         Arc::new(Self { is_there, shared: Arc::default(), thread: Mutex::default() })
     }
 
@@ -171,6 +171,7 @@ mod tests {
         prefaulter.shared.agenda.lock().state
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_fast_stream_has_its_pages_made_and_stays_what_it_is() {
         let dir = tempfile::tempdir().unwrap();

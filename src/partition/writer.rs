@@ -500,7 +500,7 @@ impl PartitionLog {
         let reserved = writer.reserved;
         if needed > reserved {
             self.reserve(writer, needed, is_stream)?;
-        } else if prefaults {
+        } else if prefaults && reserved < writer.segment.region.len() as u64 {
             // Without more space the stream goes on as far as there is some.
             let _ = self.reserve(writer, reserved + PREFAULT_BYTES, is_stream);
         }
