@@ -15,99 +15,83 @@
 //! writer lock.
 
 use std::{
-    collections::VecDeque,
     ops::Range,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread::{self, JoinHandle},
 };
 
-use super::segment::Segment;
-use crate::{
-    housekeeper::Background,
-    sync::{Condvar, Mutex},
-};
+use parking_lot::Mutex;
 
-/// So many ranges may wait. When there are more, appends are faster than this thread, which then leaves the oldest to them.
+use super::segment::Segment;
+use crate::housekeeper::Background;
+
+/// So many ranges may wait. When there are more, appends are faster than this thread, and are left alone with the next.
 const WAITING: usize = 16;
+
+/// A range of a segment that is reserved.
+type Wanted = (Weak<Segment>, Range<usize>);
 
 /// The handle of the thread.
 #[derive(Debug, Default)]
 pub(crate) struct Prefaulter {
-    /// Whether there may be a thread.
-    is_there: bool,
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    is_there: Arc<AtomicBool>,
+    worker: Mutex<Option<Worker>>,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    agenda: Mutex<Agenda>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Agenda {
-    waiting: VecDeque<(Weak<Segment>, Range<usize>)>,
-    state: State,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
-    #[default]
-    NotBegun,
-    Begun,
-    /// Or it can't begin.
-    Ended,
+#[derive(Debug)]
+struct Worker {
+    wanted: SyncSender<Wanted>,
+    thread: JoinHandle<()>,
 }
 
 impl Prefaulter {
     /// One that has a thread as soon as it needs one; or never, as the default.
     pub(crate) fn new(background: Background) -> Arc<Self> {
         let is_there = cfg!(target_os = "linux") && background == Background::Threads;
-        Arc::new(Self { is_there, shared: Arc::default(), thread: Mutex::default() })
+        Arc::new(Self { is_there: Arc::new(is_there.into()), worker: Mutex::default() })
     }
 
-    /// Whether it may do anything.
+    /// Whether it makes any pages, as far as is known.
     pub(super) fn is_there(&self) -> bool {
-        self.is_there
+        self.is_there.load(Ordering::Relaxed)
     }
 
     /// Has the pages of a range made, which lies in what is reserved of the segment.
     pub(super) fn prefault(&self, segment: &Arc<Segment>, range: Range<usize>) {
-        let mut agenda = self.shared.agenda.lock();
-        if agenda.state == State::NotBegun && self.is_there {
-            agenda.state = self.begin();
+        let mut worker = self.worker.lock();
+        if worker.is_none() && self.is_there() {
+            *worker = self.begin();
         }
-        if agenda.state != State::Begun {
-            return;
+        if let Some(worker) = &*worker {
+            let _ = worker.wanted.try_send((Arc::downgrade(segment), range));
         }
-        if agenda.waiting.len() == WAITING {
-            agenda.waiting.pop_front();
-        }
-        agenda.waiting.push_back((Arc::downgrade(segment), range));
-        drop(agenda);
-        self.shared.changed.notify_one();
     }
 
     /// Starts the thread. If the system has none, so be it.
-    fn begin(&self) -> State {
-        let shared = self.shared.clone();
-        let thread = thread::Builder::new().name("tidelog-prefaulter".into()).spawn(move || run(&shared));
-        let Ok(thread) = thread else { return State::Ended };
-        *self.thread.lock() = Some(thread);
-        State::Begun
+    fn begin(&self) -> Option<Worker> {
+        let (wanted, ranges) = sync_channel(WAITING);
+        let is_there = self.is_there.clone();
+        let thread = thread::Builder::new().name("tidelog-prefaulter".into()).spawn(move || run(&ranges, &is_there));
+        if thread.is_err() {
+            self.is_there.store(false, Ordering::Relaxed);
+        }
+        Some(Worker { wanted, thread: thread.ok()? })
     }
 
     /// Ends the thread, for good, and waits for what it is at.
     pub(crate) fn stop(&self) {
-        let mut agenda = self.shared.agenda.lock();
-        agenda.state = State::Ended;
-        agenda.waiting.clear();
-        drop(agenda);
-        self.shared.changed.notify_one();
-        let thread = self.thread.lock().take();
-        // It can't panic, and holds nothing whose end would bring us here.
-        let _ = thread.map(JoinHandle::join);
+        let mut worker = self.worker.lock();
+        // Under the lock, so that nothing begins behind it.
+        self.is_there.store(false, Ordering::Relaxed);
+        if let Some(Worker { wanted, thread }) = worker.take() {
+            drop(wanted);
+            // It can't panic, and holds nothing whose end would bring us here.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -117,18 +101,17 @@ impl Drop for Prefaulter {
     }
 }
 
-fn run(shared: &Shared) {
-    let mut agenda = shared.agenda.lock();
-    while agenda.state == State::Begun {
-        let Some((segment, range)) = agenda.waiting.pop_front() else {
-            shared.changed.wait(&mut agenda);
-            continue;
-        };
-        drop(agenda);
-        if let Some(segment) = segment.upgrade() {
-            segment.region.prefault(range);
+/// Makes pages until nobody can want any, or the system can't.
+fn run(ranges: &Receiver<Wanted>, is_there: &AtomicBool) {
+    for (segment, range) in ranges {
+        // What waits when it was stopped isn't needed.
+        if !is_there.load(Ordering::Relaxed) {
+            return;
         }
-        agenda = shared.agenda.lock();
+        let Some(segment) = segment.upgrade() else { continue };
+        if !segment.region.prefault(range) {
+            is_there.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -145,14 +128,15 @@ mod tests {
         *,
     };
     use crate::{
+        config::Durability,
         record::Record,
         storage::{OpenMode, Storage, fs::FsStorage},
     };
 
     /// A partition of large segments on the file system.
-    fn open(dir: &Path, prefaulter: Arc<Prefaulter>) -> Arc<PartitionLog> {
+    fn open(dir: &Path, durability: Durability, prefaulter: Arc<Prefaulter>) -> Arc<PartitionLog> {
         let machine = Machine::new();
-        machine.change(|settings| settings.segment_bytes = 32 << 20);
+        machine.change(|settings| (settings.segment_bytes, settings.durability) = (32 << 20, durability));
         let env = Environment {
             storage: Arc::new(FsStorage),
             clock: crate::clock::Clock::System,
@@ -167,8 +151,8 @@ mod tests {
         PartitionLog::open(&env, dir, machine.spec.clone()).unwrap().0
     }
 
-    fn state(prefaulter: &Prefaulter) -> State {
-        prefaulter.shared.agenda.lock().state
+    fn has_begun(prefaulter: &Prefaulter) -> bool {
+        prefaulter.worker.lock().is_some()
     }
 
     #[cfg(target_os = "linux")]
@@ -176,12 +160,10 @@ mod tests {
     fn a_fast_stream_has_its_pages_made_and_stays_what_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let prefaulter = Prefaulter::new(Background::Threads);
-        let partition = open(dir.path(), prefaulter.clone());
-        assert_eq!(state(&prefaulter), State::NotBegun);
-
+        let partition = open(dir.path(), Durability::Written, prefaulter.clone());
         let value = vec![7; 100_000];
         let (began, mut count) = (Instant::now(), 0);
-        while state(&prefaulter) == State::NotBegun || count < 1000 {
+        while !has_begun(&prefaulter) || count < 1000 {
             partition.append(&Record::new(&value), None).unwrap();
             count += 1;
             assert!(began.elapsed() < Duration::from_secs(60), "never as fast as a stream");
@@ -194,33 +176,70 @@ mod tests {
         assert_eq!(read, count);
 
         prefaulter.stop();
-        assert_eq!(state(&prefaulter), State::Ended);
-        assert!(prefaulter.thread.lock().is_none());
+        let segment = partition.writer().unwrap().segment().clone();
+        prefaulter.prefault(&segment, 0..4096);
+        assert!(!prefaulter.is_there() && !has_begun(&prefaulter));
         partition.append(&Record::new(&value), None).unwrap();
+        drop(segment);
         partition.close().unwrap();
-        let partition = open(dir.path(), Arc::default());
+        let partition = open(dir.path(), Durability::Written, Arc::default());
         assert_eq!(partition.end_offset(), count as u64 + 1);
+    }
+
+    /// A sync would write what was made, which is then written once more with records.
+    #[test]
+    fn no_pages_are_made_for_streams_that_are_synced() {
+        let value = vec![7; 100_000];
+        let records = vec![Record::new(&value); 10];
+        for durability in [Durability::Synced, Durability::Interval(Duration::from_millis(50)), Durability::Written] {
+            let dir = tempfile::tempdir().unwrap();
+            let prefaulter = Prefaulter::new(Background::Threads);
+            let partition = open(dir.path(), durability, prefaulter.clone());
+            for _ in 0..100 {
+                partition.append_batch(&records, None, &mut Vec::new()).unwrap();
+                if durability == Durability::Written {
+                    partition.flush().unwrap();
+                }
+            }
+            assert!(!has_begun(&prefaulter), "{durability:?}");
+            partition.close().unwrap();
+        }
     }
 
     #[test]
     fn what_is_no_longer_used_is_not_kept_and_too_much_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
-        let partition = open(dir.path(), Arc::default());
+        let partition = open(dir.path(), Durability::Written, Arc::default());
         let segment = partition.writer().unwrap().segment().clone();
         let prefaulter = Prefaulter::default();
         prefaulter.prefault(&segment, 0..4096);
-        assert!(prefaulter.shared.agenda.lock().waiting.is_empty(), "the default has no thread");
+        assert!(!prefaulter.is_there() && !has_begun(&prefaulter), "the default has no thread");
 
-        // As if the thread were at something else.
-        prefaulter.shared.agenda.lock().state = State::Begun;
+        // One that is at something else.
+        let (wanted, ranges) = sync_channel(WAITING);
+        *prefaulter.worker.lock() = Some(Worker { wanted, thread: thread::spawn(|| {}) });
         let handles = Arc::strong_count(&segment);
         for page in 0..3 * WAITING {
             prefaulter.prefault(&segment, 4096 * page..4096 * (page + 1));
         }
         assert_eq!(Arc::strong_count(&segment), handles);
-        let agenda = prefaulter.shared.agenda.lock();
-        assert_eq!(agenda.waiting.len(), WAITING);
-        assert_eq!(agenda.waiting.back().map(|(_, range)| range.end), Some(4096 * 3 * WAITING));
+        drop(prefaulter);
+        let waited: Vec<_> = ranges.iter().map(|(_, range)| range.start / 4096).collect();
+        assert_eq!(waited, (0..WAITING).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn where_the_system_makes_no_pages_it_is_not_asked_again() {
+        let machine = Machine::new();
+        let (partition, _) = machine.open();
+        let prefaulter = Prefaulter { is_there: Arc::new(true.into()), worker: Mutex::default() };
+        let segment = partition.writer().unwrap().segment().clone();
+        prefaulter.prefault(&segment, 0..4096);
+        let began = Instant::now();
+        while prefaulter.is_there() {
+            assert!(began.elapsed() < Duration::from_secs(30), "the simulated disk has no pages to make");
+            thread::yield_now();
+        }
     }
 
     /// Where a store would end the process.
@@ -232,8 +251,8 @@ mod tests {
         let region = file.map(1 << 20).unwrap();
         file.write_all_at(b"here", 5000).unwrap();
         file.set_len(8192).unwrap();
-        region.prefault(0..1 << 20);
-        region.prefault(1 << 20..1 << 21);
+        assert_eq!(region.prefault(0..1 << 20), cfg!(target_os = "linux"));
+        assert_eq!(region.prefault(1 << 20..1 << 21), cfg!(target_os = "linux"));
         let mut bytes = [0; 4];
         assert_eq!(file.read_at(&mut bytes, 5000).unwrap(), 4);
         assert_eq!((file.len().unwrap(), &bytes), (8192, b"here"));

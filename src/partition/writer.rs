@@ -57,6 +57,9 @@ const FAST_BYTES_A_SECOND: u64 = 40 << 20;
 /// So far ahead of a fast stream's end pages are made, at least.
 const PREFAULT_BYTES: u64 = 2 << 20;
 
+/// At least as many bytes are between two looks at how fast a stream is.
+const _: () = assert!(RESERVE_STEP_MAX >= 2 * PREFAULT_BYTES);
+
 /// The place where the next frame goes.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -75,8 +78,10 @@ pub(super) struct Writer {
     storable: u64,
     /// Up to where they may be stored through the map: what is reserved of whole pages, however large these are.
     mappable: u64,
-    /// When space was reserved last, and how much.
+    /// When space was reserved last, and the end then.
     last_reserved: Option<(Instant, u64)>,
+    /// A sync began since then.
+    synced: bool,
     /// The system knows that much is going to be stored, and that pages aren't made ahead.
     stream_expected: bool,
     /// A store failed on the way: there may be bytes behind the end that no sync has covered yet.
@@ -109,6 +114,7 @@ impl Writer {
             storable: end.file_position(),
             mappable: 0,
             last_reserved: None,
+            synced: false,
             stream_expected: false,
             residue: false,
             queued: false,
@@ -122,6 +128,7 @@ impl Writer {
     pub(super) fn begin_sync(&mut self, segments: &[Arc<Segment>]) {
         if segments.last().is_some_and(|last| Arc::ptr_eq(last, &self.segment)) {
             self.residue = false;
+            self.synced = true;
         }
     }
 
@@ -152,10 +159,10 @@ impl Writer {
         self.end.file_position() == DATA_START
     }
 
-    /// Whether what was reserved last was used up so soon that large pages, or those made ahead, are filled before they are
-    /// flushed.
+    /// Whether so much was appended since space was reserved last that large pages, or those made ahead, are filled soon.
     fn is_fast(&self) -> bool {
-        self.last_reserved.is_some_and(|(then, bytes)| {
+        self.last_reserved.is_some_and(|(then, end)| {
+            let bytes = self.end.file_position().saturating_sub(end);
             let filled_in = Duration::from_millis(bytes.saturating_mul(1000) / FAST_BYTES_A_SECOND);
             then.elapsed() < filled_in
         })
@@ -496,8 +503,11 @@ impl PartitionLog {
         }
         self.queue(writer);
         let is_fast = is_stream && writer.is_fast();
-        let prefaults = is_fast && self.prefaults();
+        let prefaults = is_fast && self.prefaults(writer);
         let reserved = writer.reserved;
+        if prefaults {
+            writer.reserve_step = RESERVE_STEP_MAX;
+        }
         if needed > reserved {
             self.reserve(writer, needed, is_stream)?;
         } else if prefaults && reserved < writer.segment.region.len() as u64 {
@@ -517,11 +527,14 @@ impl PartitionLog {
         Ok(None)
     }
 
-    /// Whether the pages of a fast stream are made ahead. Not while flushes are due again and again: each would write what was
+    /// Whether the pages of a fast stream are made ahead. Not where syncs come again and again: each would write what was
     /// made, and then there is a fault for each page all the same. Large pages, of which each takes one, serve those best
     /// (`cargo bench --bench latency`).
-    fn prefaults(&self) -> bool {
-        self.env.prefaulter.is_there() && self.pending_interval.load(Ordering::Relaxed) == NOT_PENDING
+    fn prefaults(&self, writer: &Writer) -> bool {
+        self.env.prefaulter.is_there()
+            && self.spec.settings.durability() == Durability::Written
+            && self.pending_interval.load(Ordering::Relaxed) == NOT_PENDING
+            && !writer.synced
     }
 
     /// Has the pages made that were reserved from `reserved` on.
@@ -590,7 +603,8 @@ impl PartitionLog {
             index.reserve(&*self.env.storage, &index_path(&segment.path), reserved);
         }
         self.control.set_reserved(position(segment, reserved / 8 * 8)?.max(writer.end));
-        writer.last_reserved = Some((Instant::now(), reserved - writer.reserved));
+        writer.last_reserved = Some((Instant::now(), writer.end.file_position()));
+        writer.synced = false;
         (writer.reserved, writer.storable) = (reserved, reserved);
         writer.mappable = mappable(reserved, len, page);
         writer.reserve_step = (writer.reserve_step * 2).min(RESERVE_STEP_MAX);
@@ -653,8 +667,8 @@ impl PartitionLog {
             storable: reserved,
             mappable: mappable(reserved, len, self.env.storage.page_limit()),
             reserve_step: RESERVE_STEP_MIN * 2,
-            // If the old one was filled at once, so will this be.
-            last_reserved: writer.last_reserved,
+            last_reserved: Some((Instant::now(), DATA_START)),
+            synced: writer.synced,
             queued: writer.queued,
             appended_end: writer.appended_end,
             scratch: std::mem::take(&mut writer.scratch),

@@ -142,11 +142,9 @@ pub(super) fn expect_stream(map: &Arc<dyn Any + Send + Sync>) {
     }
 }
 
-/// See [`Region::prefault`]; does nothing where `map` is no file's.
-pub(super) fn prefault(map: &Arc<dyn Any + Send + Sync>, range: Range<usize>) {
-    if let Some(file) = map.downcast_ref::<FileMap>() {
-        sys::prefault(&file.map, range);
-    }
+/// See [`Region::prefault`].
+pub(super) fn prefault(map: &Arc<dyn Any + Send + Sync>, range: Range<usize>) -> bool {
+    map.downcast_ref::<FileMap>().is_some_and(|file| sys::prefault(&file.map, range))
 }
 
 /// See [`Region::expect_random`]; does nothing where `map` is no file's.

@@ -386,12 +386,10 @@ impl Region {
     }
 
     /// Makes the pages of a range, whose bytes stay what they are, so that no store there has to. They count as changed: the
-    /// range is reserved. A hint; what can't be made is left out.
-    pub(crate) fn prefault(&self, range: Range<usize>) {
+    /// range is reserved. What can't be made is left out; false where nothing ever is.
+    pub(crate) fn prefault(&self, range: Range<usize>) -> bool {
         let end = range.end.min(self.len);
-        if range.start < end {
-            fs::prefault(&self.map, range.start..end);
-        }
+        fs::prefault(&self.map, range.start.min(end)..end)
     }
 
     /// Says that bytes are going to be used here and there, and that no large pages are wanted. A hint.

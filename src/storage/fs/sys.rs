@@ -114,16 +114,19 @@ pub(super) fn expect_stream(map: &MmapRaw) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn expect_stream(_map: &MmapRaw) {}
 
-/// Makes the pages of a range as stores would, without any.
+/// Makes the pages of a range as stores would, without any; false where the system never does.
 #[cfg(target_os = "linux")]
-pub(super) fn prefault(map: &MmapRaw, range: Range<usize>) {
-    // Where there is no space, or the file was cut meanwhile, this is an error, where a store would be a signal. So it is
-    // before Linux 5.14.
-    let _ = map.advise_range(memmap2::Advice::PopulateWrite, range.start, range.len());
+pub(super) fn prefault(map: &MmapRaw, range: Range<usize>) -> bool {
+    let made = map.advise_range(memmap2::Advice::PopulateWrite, range.start, range.len());
+    // Where there is no space, or the file was cut meanwhile, this is another error, where a store would be a signal. This
+    // one is that of Linux before 5.14.
+    !made.is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn prefault(_map: &MmapRaw, _range: Range<usize>) {}
+pub(super) fn prefault(_map: &MmapRaw, _range: Range<usize>) -> bool {
+    false
+}
 
 /// A map that is used here and there.
 #[cfg(unix)]
