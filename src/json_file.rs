@@ -74,7 +74,7 @@ pub(crate) fn remove_temporaries(storage: &dyn Storage, dir: &Path, ours: impl F
         let is_temporary = entry.name.strip_suffix(TEMPORARY_SUFFIX).is_some_and(&ours);
         if entry.kind == EntryKind::File && is_temporary {
             let path = dir.join(entry.name);
-            storage.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+            storage.remove_if_there(&path).map_err(|source| Error::io("remove", &path, source))?;
         }
     }
     Ok(())

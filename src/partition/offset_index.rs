@@ -319,7 +319,7 @@ pub(crate) fn replace_file<T>(
     let temporary = path.with_extension(format!("{extension}.{TEMPORARY_EXTENSION}"));
     // Not emptied, which would follow a link.
     if storage.entry_kind(&temporary)?.is_some() {
-        storage.remove_file(&temporary)?;
+        storage.remove_if_there(&temporary)?;
     }
     let make = || {
         let filled = fill(&*storage.open(&temporary, OpenMode::CreateNew)?)?;

@@ -203,7 +203,8 @@ impl Opener<'_> {
                 }
                 bases.push(base);
             } else if entry.kind == EntryKind::File && path.extension().is_some_and(|it| it == TEMPORARY_EXTENSION) {
-                storage.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+                // A look-up of a handle that was just closed may be finishing an index, and rename it or remove it itself.
+                storage.remove_if_there(&path).map_err(|source| Error::io("remove", &path, source))?;
             } else if entry.kind == EntryKind::File {
                 indexes.extend(segment::base_offset_of_index(&entry.name).map(|base| (base, path)));
             }
@@ -730,11 +731,11 @@ pub(crate) fn zero_behind(file: &Arc<dyn File>, end: u64, bound: u64) -> std::io
 pub(crate) fn remove_segment(storage: &dyn Storage, path: &Path) -> Result<()> {
     let gone = path.with_extension(TEMPORARY_EXTENSION);
     remove_indexes(storage, path);
-    let unless_done = |outcome: std::io::Result<()>| match outcome {
+    let renamed = match storage.rename(path, &gone) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
     };
-    unless_done(storage.rename(path, &gone))
-        .and_then(|()| unless_done(storage.remove_file(&gone)))
+    renamed
+        .and_then(|()| storage.remove_if_there(&gone))
         .map_err(|source| Error::io("remove the segment", path, source))
 }

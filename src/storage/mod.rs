@@ -85,6 +85,14 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// Removes a file's name. Open handles and regions stay valid.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
+    /// The same; it is fine if there is none (any more).
+    fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+        match self.remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
     /// Removes a folder and all in it.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 

@@ -1,3 +1,5 @@
+use std::{io, sync::atomic::AtomicBool};
+
 use super::*;
 use crate::{
     partition::{Opening, RecoveryEvent},
@@ -24,6 +26,29 @@ fn end(machine: &Machine, partition: Arc<PartitionLog>, between: Between) {
         Between::Remount => machine.storage.remount(),
         Between::Close | Between::Kill => {}
     }
+}
+
+/// A look-up that began before its handle was closed may still be making an index.
+#[test]
+fn a_temporary_file_that_goes_by_itself_is_no_error() {
+    let machine = Machine::new();
+    let (partition, _) = machine.open();
+    let expected = append_numbers(&partition, 0..10);
+    partition.close().unwrap();
+    let temporary = machine.dir.join("00000000000000000000.timeindex.tmp");
+    machine.storage.open(&temporary, OpenMode::CreateNew).unwrap();
+    let gone = Arc::new(AtomicBool::new(false));
+    machine.storage.fail_if({
+        let gone = gone.clone();
+        move |operation, path| {
+            let is_it = operation == Operation::RemoveFile && path == temporary;
+            gone.fetch_or(is_it, Ordering::Relaxed);
+            is_it.then_some(io::ErrorKind::NotFound)
+        }
+    });
+    let (partition, _) = machine.open();
+    assert!(gone.load(Ordering::Relaxed), "nobody has looked at it");
+    assert_eq!(read_all(&partition, 0).unwrap(), expected);
 }
 
 #[test]
