@@ -91,6 +91,12 @@ impl Waiter {
         }
     }
 
+    /// Has wakes order less than they should.
+    #[cfg(all(test, loom))]
+    pub(crate) fn weaken(&self, mistake: crate::sync::model::Mistake) {
+        self.wakes.weaken(mistake);
+    }
+
     /// Wakes all who sleep here.
     pub(crate) fn wake(&self) {
         self.wakes.fetch_add(1, Ordering::SeqCst);
@@ -118,7 +124,7 @@ impl Wake for Waiter {
 }
 
 /// The longest single sleep: the system's calls don't take every duration.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 
 /// Time until the deadline, or until it is to be looked at again. Without a deadline, it is further away than the clock
 /// counts.

@@ -11,11 +11,12 @@
 
 use std::sync::Arc;
 
-use super::{PartitionLog, checkpoint::CleanMark};
+use super::{Company, PartitionLog, checkpoint::CleanMark};
 use crate::{
     error::{Error, Repr, Result, is_out_of_files},
     storage::keep_open,
     sync::{Ordering, this_thread},
+    waiter::LONGEST_SLEEP,
 };
 
 /// How far the life of a partition has come.
@@ -86,7 +87,7 @@ impl PartitionLog {
             writer.finish_times();
             (writer.segment().clone(), writer.end(), writer.next_offset(), writer.last_time_ms())
         };
-        if let Err(error) = self.sync_through(end) {
+        if let Err(error) = self.sync_through(end, Company::Alone) {
             // A handle with bytes that never reached the device must not be closed: with it would go the kernel's
             // memory that there was a failure.
             keep_open(self.sync.lock().unsynced.clone());
@@ -165,13 +166,18 @@ impl PartitionLog {
         {
             let leftovers = self.leftovers.lock();
             leftovers.borrow_mut().clear();
-            let mut sync = self.sync.lock();
-            self.synced.notify_all();
-            // Unless we are called by a task that this very sync wakes, because it has failed.
-            while sync.running.is_some_and(|syncing| syncing != this_thread()) {
-                self.synced.wait(&mut sync);
+            self.synced.wake();
+            loop {
+                let ticket = self.synced.ticket();
+                let mut sync = self.sync.lock();
+                // Unless we are called by a task that this very sync wakes, because it has failed.
+                if sync.running.is_none_or(|syncing| syncing == this_thread()) {
+                    sync.unsynced.clear();
+                    break;
+                }
+                drop(sync);
+                self.synced.wait(ticket, LONGEST_SLEEP);
             }
-            sync.unsynced.clear();
         }
         // With these go the files and maps, but for those in which somebody still reads.
         self.segments.store(Arc::default());

@@ -315,10 +315,10 @@ impl ControlPage {
         self.word(DURABLE_OFFSET).load(Ordering::Acquire)
     }
 
-    /// Called by whoever syncs, one at a time.
+    /// Called by whoever syncs, one at a time. Who sees the position sees the offset as well.
     pub(crate) fn raise_durable(&self, position: LogPosition, offset: u64) {
-        self.word(DURABLE).fetch_max(position.0, Ordering::AcqRel);
         self.word(DURABLE_OFFSET).fetch_max(offset, Ordering::AcqRel);
+        self.word(DURABLE).fetch_max(position.0, Ordering::AcqRel);
     }
 
     /// Nothing is stored at or behind this place until it is moved on. To be set before the space is used.

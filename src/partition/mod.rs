@@ -26,6 +26,7 @@ mod flush_lag;
 mod flusher;
 #[cfg(any(fuzzing, all(test, not(loom))))]
 pub(crate) mod fuzzing;
+mod gathering;
 mod identity;
 mod lag;
 #[cfg(all(test, loom))]
@@ -59,6 +60,7 @@ use std::{
     cell::RefCell,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -86,6 +88,7 @@ use self::{
     checkpoint::{Checkpoint, CheckpointFault, CheckpointState},
     closing::Life,
     control::{ControlPage, LogPosition},
+    gathering::Gathering,
     recovery::Recovered,
     segment::{Segment, SegmentSlot},
     set_aside::TornTail,
@@ -100,10 +103,10 @@ use crate::{
     segment_header::{DATA_START, Predecessor, SegmentHeader},
     storage::Storage,
     sync::{
-        AtomicBool, AtomicU8, AtomicU64, Condvar, MappedMutexGuard, Mutex, MutexGuard, Ordering, ReentrantMutex,
-        ThreadId, this_thread,
+        AtomicBool, AtomicU8, AtomicU64, MappedMutexGuard, Mutex, MutexGuard, Ordering, ReentrantMutex, ThreadId,
+        this_thread,
     },
-    waiter::Waiter,
+    waiter::{LONGEST_SLEEP, Waiter},
 };
 
 /// How far the offset ceiling is raised beyond the next offset. At the fastest that batches go it lasts for tens of
@@ -181,7 +184,7 @@ pub(crate) struct PartitionLog {
     epoch: u32,
     checkpoint: Mutex<Checkpoint>,
     sync: Mutex<SyncState>,
-    synced: Condvar,
+    synced: Waiter,
     /// Nanoseconds of the interval that the pending flush was scheduled with, or [`NOT_PENDING`].
     pending_interval: AtomicU64,
     /// When the flusher will come to flush, the next time last. An append that can wait that long asks for no other visit:
@@ -203,6 +206,13 @@ pub(crate) struct PartitionLog {
     poison: OnceLock<Arc<str>>,
 }
 
+/// Whether somebody who wants a sync shares it with others who come again and again, and waits for these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Others,
+    Alone,
+}
+
 /// Who syncs, and what.
 #[derive(Debug)]
 struct SyncState {
@@ -212,6 +222,7 @@ struct SyncState {
     unsynced: Vec<Arc<Segment>>,
     /// Names appeared in the folder since it was synced.
     folder_changed: bool,
+    gathering: Gathering,
 }
 
 impl PartitionLog {
@@ -247,8 +258,13 @@ impl PartitionLog {
             flush_requested: AtomicBool::new(false),
             epoch: state.epoch,
             checkpoint: Mutex::new(recovered.checkpoint),
-            sync: Mutex::new(SyncState { running: None, unsynced: vec![active], folder_changed: false }),
-            synced: Condvar::new(),
+            sync: Mutex::new(SyncState {
+                running: None,
+                unsynced: vec![active],
+                folder_changed: false,
+                gathering: Gathering::default(),
+            }),
+            synced: Waiter::default(),
             pending_interval: AtomicU64::new(NOT_PENDING),
             flush_visits: Mutex::default(),
             waiters: Mutex::new(Vec::new()),
@@ -382,9 +398,7 @@ impl PartitionLog {
     fn mark_poisoned(&self, reason: &str) -> bool {
         let first = self.poison.set(reason.into()).is_ok();
         self.control.set_poisoned();
-        // With the lock taken once, whoever found the partition sound is asleep by now, and is woken.
-        drop(self.sync.lock());
-        self.synced.notify_all();
+        self.synced.wake();
         self.wake_waiters();
         self.wake_all_durable();
         first
@@ -436,7 +450,7 @@ impl PartitionLog {
             false => Ok(()),
         };
         // Whatever came of that: no other visit is due for what was appended up to here.
-        let synced = self.sync_through(self.control.committed());
+        let synced = self.sync_through(self.control.committed(), Company::Alone);
         if synced.is_err() && self.check_poison().is_ok() {
             // It couldn't be tried: there was no descriptor for the folder.
             self.flush_within(FLUSH_RETRY);
@@ -460,7 +474,7 @@ impl PartitionLog {
     pub(crate) fn flush(&self) -> Result<()> {
         self.counted(Operation::Flush, || {
             self.check_open()?;
-            self.sync_through(self.control.committed())
+            self.sync_through(self.control.committed(), Company::Others)
         })
     }
 
@@ -477,38 +491,71 @@ impl PartitionLog {
 
     /// Waits until everything up to `target` is on the device. Of all who wait, one syncs for those that came before
     /// it began; the others form the next group meanwhile.
-    fn sync_through(&self, target: LogPosition) -> Result<()> {
-        let mut state = self.sync.lock();
+    fn sync_through(&self, target: LogPosition, company: Company) -> Result<()> {
+        let mut counted = false;
         loop {
-            self.check_poison()?;
-            if self.control.durable() >= target {
+            // Before any look at what is waited for.
+            let ticket = self.synced.ticket();
+            let mut state = self.sync.lock();
+            if self.is_synced(target)? {
                 return Ok(());
             }
             self.check_exists()?;
+            if company == Company::Others && !counted {
+                counted = true;
+                state.gathering.arrive();
+            }
             if state.running.is_some() {
-                self.synced.wait(&mut state);
+                drop(state);
+                self.synced.wait(ticket, LONGEST_SLEEP);
+                // All who wait are woken at once: most need nothing but this, and don't queue for the lock.
+                if self.is_synced(target)? {
+                    return Ok(());
+                }
                 continue;
             }
             state.running = Some(this_thread());
+            if company == Company::Others {
+                state = self.gather(state);
+            }
+            let group = state.gathering.depart();
             let (segments, folder_changed) = (state.unsynced.clone(), std::mem::take(&mut state.folder_changed));
             drop(state);
             let guard = PoisonOnPanic(self);
+            let began = Instant::now();
             let outcome = self.sync_now(&segments, folder_changed);
             std::mem::forget(guard);
-            state = self.sync.lock();
+            let mut state = self.sync.lock();
             state.running = None;
+            state.gathering.release(group, began.elapsed());
             match &outcome {
                 Ok(durable) => {
                     state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
                 }
                 Err(_) => state.folder_changed |= folder_changed,
             }
-            self.synced.notify_all();
             drop(state);
+            self.synced.wake();
             self.wake_durable();
             outcome?;
+        }
+    }
+
+    /// Whether everything up to `target` is on the device. If so, [`durable_offset`](Self::durable_offset) tells it too.
+    fn is_synced(&self, target: LogPosition) -> Result<bool> {
+        self.check_poison()?;
+        Ok(self.control.durable() >= target)
+    }
+
+    /// Lets others come who share the sync that is about to begin.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, SyncState>) -> MutexGuard<'a, SyncState> {
+        let began = Instant::now();
+        while state.gathering.goes_on(began.elapsed()) {
+            drop(state);
+            thread::yield_now();
             state = self.sync.lock();
         }
+        state
     }
 
     /// Syncs the segments in order, then the folder, and moves the durable mark to what was published before.
@@ -539,11 +586,7 @@ impl PartitionLog {
         }
         self.control.set_syncing(false);
         self.figures.synced(timer);
-        {
-            // Who waits looks at the position with this lock held, and at the offset afterwards: it sees both or neither.
-            let _waiting = self.sync.lock();
-            self.control.raise_durable(end, end_offset);
-        }
+        self.control.raise_durable(end, end_offset);
         let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
         let sealed: Vec<_> = sealed.inspect(|segment| self.trim(segment)).collect();
         if !sealed.is_empty() {
@@ -681,7 +724,7 @@ impl Drop for PoisonOnPanic<'_> {
     fn drop(&mut self) {
         self.0.mark_poisoned("a panic ended a sync");
         self.0.sync.lock().running = None;
-        self.0.synced.notify_all();
+        self.0.synced.wake();
     }
 }
 

@@ -32,7 +32,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{PartitionLog, recovery::remove_segment, segment::SegmentSlot};
+use super::{Company, PartitionLog, recovery::remove_segment, segment::SegmentSlot};
 use crate::error::{ErrorKind, Repr, Result};
 
 /// What retention has removed.
@@ -224,7 +224,7 @@ impl PartitionLog {
         let raise = start_offset > self.start_offset();
         if raise || gone > 0 {
             // Behind the look at the segments, so that the one that will be the oldest is on the device too.
-            self.sync_through(self.control.committed())?;
+            self.sync_through(self.control.committed(), Company::Alone)?;
             // A task that was woken by it may have ended the partition, and others may have files by these names soon.
             self.check_open()?;
         }

@@ -20,7 +20,7 @@ use std::{
 };
 
 use super::{
-    BATCH_FRAME_BYTES, NOT_PENDING, OFFSET_CEILING_STEP, PartitionLog, RESERVE_STEP_MAX, RESERVE_STEP_MIN,
+    BATCH_FRAME_BYTES, Company, NOT_PENDING, OFFSET_CEILING_STEP, PartitionLog, RESERVE_STEP_MAX, RESERVE_STEP_MIN,
     UNSYNCED_SEGMENTS,
     control::LogPosition,
     new_segment_header,
@@ -728,7 +728,7 @@ impl PartitionLog {
                 self.flush_within(interval);
                 Ok(())
             }
-            Durability::Synced => self.sync_through(end),
+            Durability::Synced => self.sync_through(end, Company::Others),
         }
     }
 

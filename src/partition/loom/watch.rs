@@ -32,6 +32,8 @@ fn deletion(mistaken: bool) {
     let waiter = Arc::new(Waiter::default());
     if mistaken {
         world.partition.life.weaken(Mistake::AcquireRelease);
+        // Between the deletion and the look for sleepers it wakes those who wait for a sync, which would order the two.
+        world.partition.synced.weaken(Mistake::AcquireRelease);
     }
     explore();
     let deleter = world.spawn(|partition| partition.delete());
