@@ -29,11 +29,9 @@ const MAX_BYTES: u64 = 64 << 10;
 /// Reads a file; `None` if it isn't there. Kind `UnsupportedFormat` if it is of a newer version, `Corruption` if it
 /// isn't what [`write()`] writes.
 pub(crate) fn read<T: DeserializeOwned>(storage: &dyn Storage, path: &Path) -> Result<Option<T>> {
-    if storage.entry_kind(path).map_err(|source| Error::io("look at", path, source))?.is_none() {
-        return Ok(None);
-    }
     let bytes = match storage.read(path, MAX_BYTES) {
         Ok(bytes) => bytes,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) if source.kind() == std::io::ErrorKind::InvalidData => {
             return Err(Error::corruption(path, 0, source.to_string()));
         }

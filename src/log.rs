@@ -48,7 +48,7 @@ use crate::{
     report::{Finding, RecoveryReport},
     storage::{EntryKind, FileSystemClass, Lock, LockOutcome, Storage},
     topic::{Topic, TopicState},
-    topics::{Retention, RetentionStatus, TOPICS_DIR, Topics},
+    topics::{Retention, RetentionStatus, Settled, TOPICS_DIR, Topics},
 };
 
 /// The file that says what the folder is.
@@ -329,10 +329,15 @@ impl LogOptions {
         json_file::remove_temporaries(&*storage, path, |name| name == META_TEMPORARY)?;
         let mut recovery = RecoveryReport::default();
         // Again, because only who holds the lock knows.
+        let settled = Settled::look(storage.clone(), &path.join(LOCKS_DIR))?;
         match read_meta(&*storage, path)? {
+            Some(_) if settled.is_settled() => {}
             // By a process that may have been killed before it could make the name durable.
             Some(_) => storage.sync_dir(path).map_err(|source| Error::io("sync the folder", path, source))?,
-            None => write_meta(&*storage, path, &clock, &mut recovery)?,
+            None => {
+                settled.unsettle()?;
+                write_meta(&*storage, path, &clock, &mut recovery)?;
+            }
         }
 
         let flusher = Flusher::start(self.background)?;
@@ -340,7 +345,7 @@ impl LogOptions {
         let env = self.environment(path, storage, clock, positional_appends, flusher.clone(), housekeeper.clone());
         #[cfg(feature = "metrics")]
         let (figures, open_files) = (env.figures.clone(), env.open_files.clone());
-        match open_topics(env, path, &self, &housekeeper, &mut recovery) {
+        match open_topics(env, path, settled, &self, &housekeeper, &mut recovery) {
             Ok((topics, groups)) => {
                 let (path, closed, lock) = (path.to_owned(), AtomicBool::new(false), Mutex::new(Some(lock)));
                 let retention = Retention::new(&topics, self.retention_check_interval);
@@ -464,11 +469,12 @@ fn write_meta(storage: &dyn Storage, path: &Path, clock: &Clock, recovery: &mut 
 fn open_topics(
     env: Environment,
     path: &Path,
+    settled: Settled,
     options: &LogOptions,
     housekeeper: &Arc<Housekeeper>,
     recovery: &mut RecoveryReport,
 ) -> Result<(Arc<Topics>, Arc<Groups>)> {
-    let topics = Arc::new(Topics::open(env, path, options, recovery)?);
+    let topics = Arc::new(Topics::open(env, path, Some(settled), options, recovery)?);
     let groups = Groups::open(&topics, housekeeper, recovery).and_then(|groups| {
         groups.pass_commits(recovery);
         topics.finish_opening(&|topic_id| groups.forget_topic(topic_id), recovery)?;

@@ -148,7 +148,7 @@ fn open(storage: &SimStorage, flusher: &Arc<Flusher>, housekeeper: &Arc<Housekee
     let env = open_environment(storage, flusher);
     let options = LogOptions::default().durability(Durability::Written);
     let mut report = RecoveryReport::default();
-    let topics = Arc::new(Topics::open(env, Path::new("/log"), &options, &mut report).unwrap());
+    let topics = Arc::new(Topics::open(env, Path::new("/log"), None, &options, &mut report).unwrap());
     let groups = Groups::open_with(&topics, housekeeper, SEGMENT_BYTES, &mut report).unwrap();
     assert!(report.findings().is_empty(), "{report:?}");
     (topics, Arc::new(groups))
@@ -589,7 +589,7 @@ fn the_largest_subscription_fits_also_where_an_older_version_made_the_topic() {
     bench.storage.create_dir_all(Path::new("/log")).unwrap();
     let env = open_environment(&bench.storage, &bench.flusher);
     let (options, mut report) = (LogOptions::default(), RecoveryReport::default());
-    let topics = Topics::open(env, Path::new("/log"), &options, &mut report).unwrap();
+    let topics = Topics::open(env, Path::new("/log"), None, &options, &mut report).unwrap();
     topics.open_internal(OFFSETS_TOPIC, old, &mut report).unwrap();
     topics.close().unwrap();
     (bench.topics, bench.groups) = open(&bench.storage, &bench.flusher, &bench.housekeeper);

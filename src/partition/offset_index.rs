@@ -28,10 +28,7 @@ use std::{
 
 use crate::{
     error::{Error, Result, is_out_of_files},
-    partition::{
-        scan::{FileSource, Source},
-        segment::TEMPORARY_EXTENSION,
-    },
+    partition::segment::TEMPORARY_EXTENSION,
     storage::{EntryKind, File, OpenMode, Region, Storage, anonymous_region},
 };
 
@@ -162,7 +159,7 @@ impl OffsetIndex {
             file.set_len(len).ok()?;
         }
         let index = Self::map(&*file, segment_id).ok()??;
-        let count = ascending(&file, end).ok()?;
+        let count = ascending(&*file, end).ok()?;
         index.clear(&*file, HEADER_WORDS + count).ok()?;
         let reserved = pages(index_bytes(end)).min(len);
         file.reserve(0..reserved).ok()?;
@@ -334,21 +331,25 @@ pub(crate) fn replace_file<T>(
 /// that isn't greater than the one before it.
 ///
 /// Not through the map: on tmpfs, even looking at a hole there takes space, or ends the process.
-fn ascending(file: &Arc<dyn File>, end: u64) -> io::Result<usize> {
-    let mut source = FileSource::new(file.clone())?.until(index_bytes(end));
+fn ascending(file: &dyn File, end: u64) -> io::Result<usize> {
+    let mut bytes = [0; 16 << 10];
     let (mut count, mut last) = (0, None::<Entry>);
     loop {
-        let mut word = [0; ENTRY_BYTES as usize];
-        let stored = source.at((HEADER_WORDS + count) as u64 * ENTRY_BYTES, word.len())?;
-        word[..stored.len()].copy_from_slice(stored);
-        let entry = Entry::from_word(u64::from_le_bytes(word));
-        let ascends = entry.position != 0
-            && entry.position < end
-            && last.is_none_or(|last| last.position < entry.position && last.relative_offset < entry.relative_offset);
-        if !ascends {
+        let read = file.read_at(&mut bytes, (HEADER_WORDS + count) as u64 * ENTRY_BYTES)?;
+        if read < ENTRY_BYTES as usize {
             return Ok(count);
         }
-        (count, last) = (count + 1, Some(entry));
+        for word in bytes[..read].chunks_exact(ENTRY_BYTES as usize) {
+            let entry = Entry::from_word(word.try_into().map_or(0, u64::from_le_bytes));
+            let ascends = entry.position != 0
+                && entry.position < end
+                && last
+                    .is_none_or(|last| last.position < entry.position && last.relative_offset < entry.relative_offset);
+            if !ascends {
+                return Ok(count);
+            }
+            (count, last) = (count + 1, Some(entry));
+        }
     }
 }
 

@@ -44,7 +44,8 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// `NotADirectory`.
     fn create_own_dir(&self, path: &Path) -> io::Result<()> {
         match self.entry_kind(path)? {
-            None | Some(EntryKind::Dir) => self.create_dir_all(path),
+            None => self.create_dir_all(path),
+            Some(EntryKind::Dir) => Ok(()),
             Some(EntryKind::File | EntryKind::Other) => Err(io::ErrorKind::NotADirectory.into()),
         }
     }

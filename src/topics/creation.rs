@@ -146,6 +146,7 @@ impl Topics {
         config: &TopicConfig,
     ) -> Result<Vec<Arc<PartitionLog>>> {
         let folders: Vec<_> = numbers.clone().map(|number| format!("{name}-{number}")).collect();
+        self.unsettle()?;
         let created = self.env.storage.create_dirs(&self.dir, &folders);
         created.map_err(|source| Error::io("create folders in", &self.dir, source))?;
         // New ones have nothing to tell.

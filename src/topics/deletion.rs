@@ -54,6 +54,7 @@ impl Topics {
         let mut life = self.open_life()?;
         if let Some(topic) = self.find(name) {
             let (file, marker) = (self.file_path(name), self.marker_path(name));
+            self.unsettle()?;
             self.env.storage.rename(&file, &marker).map_err(|source| Error::io("delete", &file, source))?;
             self.by_name.write().remove(name);
             topic.partitions.iter().for_each(|partition| partition.delete());
@@ -95,6 +96,7 @@ impl Topics {
 
     fn finish_deletion(&self, life: &mut Life, name: &str, forget: Forget<'_>) -> Result<()> {
         let Some(deletion) = life.deletions.get(name) else { return Ok(()) };
+        self.unsettle()?;
         // The renaming may not be on the device yet, and what follows mustn't get there first.
         self.sync_dir(&self.topics_dir())?;
         let forgotten = forget(deletion.id);

@@ -66,6 +66,9 @@ impl Topics {
     /// Makes the folder of the topics' files; removes what interrupted writes left there.
     pub(super) fn make_topics_dir(&self) -> Result<()> {
         let dir = self.topics_dir();
+        if self.entry_kind(&dir)?.is_none() {
+            self.unsettle()?;
+        }
         self.env.storage.create_own_dir(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
         json_file::remove_temporaries(&*self.env.storage, &dir, |name| name.starts_with(TEMPORARY_PREFIX))
     }
@@ -138,6 +141,7 @@ impl Topics {
 
     /// Writes a topic's file, durably: from then on the topic is there, as the file says.
     pub(super) fn write_file(&self, name: &str, id: u128, config: &TopicConfig) -> Result<()> {
+        self.unsettle()?;
         let topic_id = format!("{id:032x}");
         let temporary = format!("{TEMPORARY_PREFIX}{topic_id}");
         let content = Content { format_version: json_file::FORMAT_VERSION, topic_id, config: config.clone() };

@@ -13,6 +13,7 @@ mod creation;
 mod deletion;
 mod files;
 mod retention;
+mod settled;
 mod verify;
 
 use std::{
@@ -41,6 +42,7 @@ use crate::{
 pub(crate) use files::TOPICS_DIR;
 pub(crate) use retention::Retention;
 pub use retention::RetentionStatus;
+pub(crate) use settled::Settled;
 pub(crate) use verify::{ClosedPartition, file_finding, unless_deleted};
 
 /// Has others forget what they keep of a deleted topic, by its id. May be called again for the same one.
@@ -55,6 +57,8 @@ pub(crate) struct Topics {
     by_name: RwLock<BTreeMap<Arc<str>, Arc<TopicState>>>,
     life: Mutex<Life>,
     changes: Changes,
+    /// `None` where nothing is changed.
+    settled: Option<Settled>,
 }
 
 /// Whoever creates, changes, deletes or closes holds this.
@@ -66,11 +70,13 @@ struct Life {
 }
 
 impl Topics {
-    /// Opens the topics of the log in the folder `dir`, all partitions included. What isn't as a clean close leaves it
-    /// goes into `report`. [`finish_opening`](Topics::finish_opening) is to follow.
+    /// Opens the topics of the log in the folder `dir`, all partitions included; unless its names are settled, they were
+    /// synced. What isn't as a clean close leaves it goes into `report`. [`finish_opening`](Topics::finish_opening) is to
+    /// follow.
     pub(crate) fn open(
         env: Environment,
         dir: &Path,
+        settled: Option<Settled>,
         options: &LogOptions,
         report: &mut RecoveryReport,
     ) -> Result<Self> {
@@ -81,6 +87,7 @@ impl Topics {
             by_name: RwLock::default(),
             life: Mutex::default(),
             changes: Changes::default(),
+            settled,
         };
         match topics.open_all(report) {
             Ok(()) => Ok(topics),
@@ -98,7 +105,10 @@ impl Topics {
         let files = self.read_files()?;
         self.life.lock().deletions = self.read_markers(&files, report)?;
         // What a process that was killed has renamed into place may be in the page cache alone, and is about to be built on.
-        self.sync_dir(&self.topics_dir())?;
+        if !self.is_settled() {
+            self.sync_dir(&self.topics_dir())?;
+        }
+        self.settle();
         for file in files.into_iter().filter(|file| !file.name.starts_with(RESERVED_PREFIX)) {
             self.enter(self.open_topic(&file.name, file.id, file.config, report)?);
         }
@@ -142,6 +152,9 @@ impl Topics {
         for number in numbers {
             let spec = PartitionSpec { topic: name.clone(), topic_id: id, number, settings: settings.clone() };
             let folder = self.partition_dir(name, number);
+            if self.is_settled() && self.entry_kind(&folder)?.is_none() {
+                self.unsettle()?;
+            }
             match PartitionLog::open(&self.env, &folder, spec) {
                 Ok((partition, recovery)) => {
                     if recovery.opening() == Opening::Created {
@@ -224,7 +237,30 @@ impl Topics {
         self.changes.close();
         let mut life = self.life.lock();
         life.closed = true;
-        self.for_all_topics(PartitionLog::close)
+        self.for_all_topics(PartitionLog::close)?;
+        // So that the next open needn't. What was to be durable is.
+        if let Some(settled) = self.settled.as_ref().filter(|settled| !settled.is_settled()) {
+            if self.sync_dir(&self.dir).and_then(|()| self.sync_dir(&self.topics_dir())).is_ok() {
+                settled.settle();
+            }
+        }
+        Ok(())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled.as_ref().is_some_and(Settled::is_settled)
+    }
+
+    /// To be called before a name changes in the folder of the log or in that of the topics.
+    fn unsettle(&self) -> Result<()> {
+        self.settled.as_ref().map_or(Ok(()), Settled::unsettle)
+    }
+
+    /// To be called when both folders were synced.
+    fn settle(&self) {
+        if let Some(settled) = &self.settled {
+            settled.settle();
+        }
     }
 
     fn for_all_topics(&self, each: impl Fn(&PartitionLog) -> Result<()>) -> Result<()> {

@@ -51,6 +51,7 @@ impl Topics {
             by_name: RwLock::default(),
             life: Mutex::default(),
             changes: Changes::default(),
+            settled: None,
         }
     }
 

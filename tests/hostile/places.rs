@@ -20,9 +20,9 @@ use crate::{
 /// What a log says of something in the place of a file or a folder.
 const REFUSALS: [ErrorKind; 2] = [ErrorKind::Corruption, ErrorKind::NotADirectory];
 
-/// Whether nobody minds what is there: indexes are made anew.
+/// Whether nobody minds what is there: indexes are made anew, and what isn't a mark is no mark.
 fn is_cache(path: &Path) -> bool {
-    path.extension().is_some_and(|it| it == "index" || it == "timeindex")
+    path.extension().is_some_and(|it| it == "index" || it == "timeindex") || path.ends_with("processes/settled")
 }
 
 fn remove(path: &Path) {

@@ -48,7 +48,10 @@ impl Bench {
             mapped_after: 0,
         };
         let mut report = RecoveryReport::default();
-        let topics = Topics::open(env, Path::new("/log"), &LogOptions::default(), &mut report)?;
+        let locks = Path::new("/locks");
+        self.storage.create_own_dir(locks).unwrap();
+        let settled = Settled::look(Arc::new(self.storage.clone()), locks)?;
+        let topics = Topics::open(env, Path::new("/log"), Some(settled), &LogOptions::default(), &mut report)?;
         topics.finish_opening(forget, &mut report)?;
         Ok((topics, report))
     }
@@ -263,7 +266,7 @@ fn a_creation_that_fails_anywhere_leaves_nothing_and_can_be_repeated() {
 
 /// With thousands of partitions each sync would count; so would whatever looks at all of them for each of them.
 #[test]
-fn to_open_and_close_what_nobody_appended_to_costs_little_for_each_partition_and_one_sync_in_all() {
+fn to_open_and_close_what_nobody_appended_to_costs_little_for_each_partition_and_no_sync() {
     let operations = |partitions: u32| {
         let bench = Bench::new();
         let (topics, _) = bench.open().unwrap();
@@ -278,7 +281,7 @@ fn to_open_and_close_what_nobody_appended_to_costs_little_for_each_partition_and
         let is_sync = |operation| matches!(operation, Operation::SyncData | Operation::SyncAll | Operation::SyncDir);
         let syncs = trace.iter().filter(|performed| is_sync(performed.operation));
         let synced: Vec<_> = syncs.map(|performed| performed.path.to_str().unwrap()).collect();
-        assert_eq!(synced, ["/log/topics"], "{trace:?}");
+        assert!(synced.is_empty(), "{trace:?}");
         trace.len()
     };
     let (few, many) = (operations(10), operations(40));
