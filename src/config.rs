@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    background::Background,
     error::{Repr, Result},
-    housekeeper::Background,
 };
 
 /// When an append answers, and what its records survive.

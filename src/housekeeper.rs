@@ -14,27 +14,18 @@ use std::{
     fmt,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, Weak},
-    thread::{self, JoinHandle, ThreadId},
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::{Error, Result};
+use crate::{
+    background::{Background, BackgroundThread},
+    error::Result,
+};
 
 /// How long a chore rests that panicked.
 const PANIC_PAUSE: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(60) };
-
-/// Who does the work in the background.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Background {
-    /// Threads, when it is due.
-    #[default]
-    Threads,
-    /// Whoever takes the steps, due or not: for tests that want everything to happen in the same order twice, and for a
-    /// repair, in which nobody takes any.
-    Stepped,
-}
 
 /// Something to be done now and then.
 pub(crate) trait Chore: Send + Sync {
@@ -45,9 +36,7 @@ pub(crate) trait Chore: Send + Sync {
 /// The handle of the thread.
 pub(crate) struct Housekeeper {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    /// `None` without a thread.
-    thread_id: Option<ThreadId>,
+    thread: BackgroundThread,
 }
 
 #[derive(Default)]
@@ -66,27 +55,30 @@ struct Agenda {
 }
 
 impl Housekeeper {
-    /// Starts the thread, if there is to be one.
-    pub(crate) fn start(background: Background) -> Result<Arc<Self>> {
-        let shared = Arc::new(Shared::default());
-        if background != Background::Threads {
-            return Ok(Arc::new(Self { shared, thread: Mutex::default(), thread_id: None }));
-        }
-        let thread = thread::Builder::new()
-            .name("tidelog-housekeeper".into())
-            .spawn({
-                let shared = shared.clone();
-                move || run(&shared)
-            })
-            .map_err(|source| Error::io("start the housekeeping thread for", "the log", source))?;
-        let thread_id = Some(thread.thread().id());
-        Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)), thread_id }))
+    /// One whose thread hasn't begun.
+    pub(crate) fn new(background: Background) -> Arc<Self> {
+        let thread = BackgroundThread::new("tidelog-housekeeper", background);
+        Arc::new(Self { shared: Arc::default(), thread })
+    }
+
+    /// Has the thread, if there is to be one, begin with what is scheduled. To be called by whoever has a chore that isn't
+    /// to wait for others to call it. Kind `Io` if it can't be started.
+    pub(crate) fn begin(&self) -> Result<()> {
+        self.thread.begin(|| {
+            let shared = self.shared.clone();
+            move || run(&shared)
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_begun(&self) -> bool {
+        self.thread.is_started()
     }
 
     /// Does what is scheduled, once, due or not; only where there is no thread.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn step(&self) {
-        assert!(self.thread_id.is_none(), "the thread does it");
+        assert!(!self.thread.is_started(), "the thread does it");
         let chores: Vec<_> = {
             let mut agenda = self.shared.agenda.lock();
             agenda.due.clear();
@@ -99,7 +91,8 @@ impl Housekeeper {
         }
     }
 
-    /// Has the chore run at `due`, and again whenever it says. Ignored once stopped.
+    /// Has the chore run at `due`, if the thread has [begun](Housekeeper::begin) by then, else as soon as it has; and again
+    /// whenever it says. Ignored once stopped.
     pub(crate) fn schedule(&self, chore: Weak<dyn Chore>, due: Instant) {
         self.shared.agenda.lock().add(chore, due);
         self.shared.changed.notify_one();
@@ -109,13 +102,7 @@ impl Housekeeper {
     pub(crate) fn stop(&self) {
         self.shared.agenda.lock().stopped = true;
         self.shared.changed.notify_one();
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            // The last handle of a log can be dropped by the thread itself, which can't wait for its own end.
-            if Some(thread::current().id()) != self.thread_id {
-                let _ = thread.join();
-            }
-        }
+        self.thread.end();
     }
 }
 
@@ -224,13 +211,15 @@ mod tests {
         let (to, told) = mpsc::channel();
         let chore = |name, times| Arc::new(Told { name, to: Mutex::new(to.clone()), times: Mutex::new(times) });
         let (never, soon, gone) = (chore("never", 1), chore("soon", 3), chore("gone", 1));
-        let housekeeper = Housekeeper::start(Background::Threads).unwrap();
+        let housekeeper = Housekeeper::new(Background::Threads);
         let now = Instant::now();
         housekeeper.schedule(weak(&never), now + Duration::from_secs(3600));
         let forgotten = weak(&gone);
         drop(gone);
         housekeeper.schedule(forgotten, now);
         housekeeper.schedule(weak(&soon), now + Duration::from_millis(5));
+        assert!(told.recv_timeout(Duration::from_millis(30)).is_err(), "nobody has it begin");
+        housekeeper.begin().unwrap();
         let order: Vec<_> = (0..3).map(|_| told.recv_timeout(Duration::from_secs(30)).unwrap()).collect();
         assert_eq!(order, ["soon", "soon", "soon"]);
         housekeeper.stop();
@@ -243,7 +232,8 @@ mod tests {
         let (to, told) = mpsc::channel();
         let chore = |name, times| Told { name, to: Mutex::new(to.clone()), times: Mutex::new(times) };
         let (panics, other) = (Arc::new(Panics(chore("panics", 2))), Arc::new(chore("other", 1)));
-        let housekeeper = Housekeeper::start(Background::Threads).unwrap();
+        let housekeeper = Housekeeper::new(Background::Threads);
+        housekeeper.begin().unwrap();
         housekeeper.schedule(weak(&panics), Instant::now());
         let mut order: Vec<_> = (0..2).map(|_| told.recv_timeout(Duration::from_secs(30)).unwrap()).collect();
         housekeeper.schedule(weak(&other), Instant::now());

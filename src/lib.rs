@@ -117,6 +117,7 @@
 // In the order of layers: a file uses only what stands above it, or in its own layer (see `tests/layering.rs`).
 
 // Ground.
+mod background;
 mod changes;
 mod clock;
 mod config;

@@ -161,6 +161,8 @@ impl Log {
     ///   [`LimitReached`](crate::ErrorKind::LimitReached), [`Closed`](crate::ErrorKind::Closed).
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
+        // What it keeps may be bounded.
+        self.shared.housekeeper.begin()?;
         Ok(self.handle(self.shared.topics.create(name, config, &|id| self.shared.forget_topic(id))?))
     }
 
@@ -172,6 +174,9 @@ impl Log {
     /// since it was created; else those of [`create_topic`](Log::create_topic).
     pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
+        if self.shared.topics.get(name).is_err() {
+            self.shared.housekeeper.begin()?;
+        }
         Ok(self.handle(self.shared.topics.ensure(name, config, &|id| self.shared.forget_topic(id))?))
     }
 
@@ -340,8 +345,9 @@ impl LogOptions {
             }
         }
 
-        let flusher = Flusher::start(self.background)?;
-        let housekeeper = Housekeeper::start(self.background)?;
+        // From here on leaps of the clock are noticed.
+        clock.expiry_now_ms(0);
+        let (flusher, housekeeper) = (Flusher::new(self.background), Housekeeper::new(self.background));
         let env = self.environment(path, storage, clock, positional_appends, flusher.clone(), housekeeper.clone());
         #[cfg(feature = "metrics")]
         let (figures, open_files) = (env.figures.clone(), env.open_files.clone());
@@ -371,6 +377,9 @@ impl LogOptions {
                     closed,
                     lock,
                 };
+                if cfg!(feature = "metrics") || shared.retention.is_awaited() {
+                    shared.housekeeper.begin()?;
+                }
                 Ok(Log { shared: Arc::new(shared) })
             }
             Err(error) => {
@@ -490,7 +499,7 @@ fn open_topics(
     }
 }
 
-/// The work in the background, step by step ([`Background::Stepped`](crate::housekeeper::Background::Stepped)).
+/// The work in the background, step by step ([`Background::Stepped`](crate::background::Background::Stepped)).
 #[cfg(any(test, fuzzing))]
 impl Log {
     /// Flushes and raises offset ceilings, as far as that was asked for.

@@ -23,6 +23,7 @@ const ROWS: [(&str, &[&str]); 8] = [
             "clock",
             "waiter",
             "changes",
+            "background",
             "housekeeper",
             "figures",
             "mix",

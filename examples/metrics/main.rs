@@ -44,9 +44,15 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     // Before the log is opened: it looks its figures up once.
     let figures = install_recorder()?;
-    let temporary = tempfile::tempdir()?;
+    let (folder, _temporary) = match &args.data {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let temporary = tempfile::tempdir()?;
+            (temporary.path().to_owned(), Some(temporary))
+        }
+    };
     let options = Log::options().segment_bytes(256 << 10).metrics_interval(Duration::from_millis(200));
-    let log = options.open(args.data.as_deref().unwrap_or(temporary.path()))?;
+    let log = options.open(&folder)?;
 
     let server = serve::listen(args.port)?;
     let end = Instant::now() + Duration::from_secs(args.seconds);

@@ -37,8 +37,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let temporary = tempfile::tempdir()?;
-    let log = Log::open(args.data.as_deref().unwrap_or(temporary.path()))?;
+    let (folder, _temporary) = match &args.data {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let temporary = tempfile::tempdir()?;
+            (temporary.path().to_owned(), Some(temporary))
+        }
+    };
+    let log = Log::open(&folder)?;
     match args.events {
         Some(count) => load::run(&log, count)?,
         None => story::run(&log, args.at, args.account)?,

@@ -38,8 +38,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let temporary = tempfile::tempdir()?;
-    let log = Log::open(args.data.as_deref().unwrap_or(temporary.path()))?;
+    let (folder, _temporary) = match &args.data {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let temporary = tempfile::tempdir()?;
+            (temporary.path().to_owned(), Some(temporary))
+        }
+    };
+    let log = Log::open(&folder)?;
     // On the device when it is appended: what is done next relies on it.
     let config = TopicConfig::with_partitions(1).durability(Durability::Synced);
     let trips: TypedTopic<Event> = log.ensure_topic("trips", config.clone())?.typed(Json);

@@ -78,6 +78,8 @@ impl Groups {
     ///
     /// Kinds `Closed`, those of `begin`, and those of appends; nothing has changed then.
     pub(crate) fn join(self: &Arc<Self>, joining: Joining<'_>) -> Result<Member> {
+        // Which looks for members that don't poll.
+        self.housekeeper.begin()?;
         let Joining { group, subscription, max_poll_interval, waiter, begin } = joining;
         let (group, pulse) = (Arc::from(group), Arc::new(Pulse::new(max_poll_interval, waiter)));
         // Looking for where to begin may take long, and isn't the consumer's time.

@@ -38,8 +38,7 @@ impl Bench {
     fn new() -> Self {
         let storage = SimStorage::default();
         storage.create_dir_all(Path::new("/log")).unwrap();
-        let (flusher, housekeeper) =
-            (Flusher::start(Default::default()).unwrap(), Housekeeper::start(Default::default()).unwrap());
+        let (flusher, housekeeper) = (Flusher::new(Default::default()), Housekeeper::new(Default::default()));
         let (topics, groups) = open(&storage, &flusher, &housekeeper);
         Self { storage, flusher, housekeeper, topics, groups }
     }

@@ -93,6 +93,8 @@ impl Log {
     ///   failed in its last step, the new ones may be in use when the log is opened again.
     pub fn alter_topic(&self, name: &str, change: impl Fn(TopicConfig) -> TopicConfig) -> Result<TopicConfig> {
         self.check_open()?;
+        // What is kept may be bounded from now on.
+        self.shared.housekeeper.begin()?;
         self.shared.topics.alter(name, change)
     }
 }

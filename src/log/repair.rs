@@ -20,10 +20,10 @@ use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use super::verify::check_folder;
 use crate::{
+    background::Background,
     clock::Clock,
     config::LogOptions,
     error::Result,
-    housekeeper::Background,
     partition::{RepairAction, repair},
     report::RecoveryReport,
     storage::{Lock, Storage},

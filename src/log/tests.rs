@@ -6,8 +6,9 @@ use std::{io, sync::atomic::AtomicI64};
 
 use super::*;
 use crate::{
+    background::Background,
+    config::Durability,
     error::ErrorKind,
-    housekeeper::Background,
     random,
     record::Record,
     storage::{
@@ -238,6 +239,86 @@ fn a_batch_that_fails_midway_tells_what_was_appended() {
         log.close().unwrap();
     }
     assert!(partial > 1, "no batch failed midway");
+}
+
+/// Which threads are there: the flusher, the housekeeper.
+fn threads(log: &Log) -> (bool, bool) {
+    (log.shared.flusher.has_begun(), log.shared.housekeeper.has_begun())
+}
+
+fn topic(log: &Log) -> Topic {
+    log.ensure_topic("orders", TopicConfig::with_partitions(1)).unwrap()
+}
+
+#[test]
+fn who_only_reads_has_no_threads_and_the_first_append_has_both() {
+    let storage = SimStorage::default();
+    topic(&open(&storage).unwrap()).append(Record::new("tea")).unwrap();
+    let log = open(&storage).unwrap();
+    let topic = topic(&log);
+    assert_eq!(topic.partition(0).unwrap().read_from(0).unwrap().count(), 1);
+    assert_eq!(threads(&log), (false, cfg!(feature = "metrics")));
+    topic.append(Record::new("milk")).unwrap();
+    assert_eq!(threads(&log), (true, true));
+    log.close().unwrap();
+    assert_eq!(threads(&log), (false, false));
+}
+
+#[test]
+fn a_log_has_a_housekeeper_as_soon_as_there_is_something_to_look_after() {
+    type Want = fn(&Log);
+    let wants: [(&str, Want); 4] = [
+        ("a group", |log| drop(log.consumer("billing").topic("orders").open().unwrap())),
+        ("a new topic", |log| {
+            log.create_topic("more", TopicConfig::with_partitions(1)).unwrap();
+        }),
+        ("a topic that wasn't there", |log| {
+            log.ensure_topic("more", TopicConfig::with_partitions(1)).unwrap();
+        }),
+        ("other options", |log| {
+            log.alter_topic("orders", |config| config.retention_bytes(1 << 20)).unwrap();
+        }),
+    ];
+    for (what, want) in wants {
+        let storage = SimStorage::default();
+        topic(&open(&storage).unwrap());
+        let log = open(&storage).unwrap();
+        topic(&log);
+        assert_eq!(threads(&log).1, cfg!(feature = "metrics"), "{what}");
+        want(&log);
+        assert!(threads(&log).1, "{what}");
+    }
+    // And from the start where retention may let something go.
+    let storage = SimStorage::default();
+    let log = open(&storage).unwrap();
+    log.create_topic("orders", TopicConfig::with_partitions(1).retention_bytes(1 << 20)).unwrap();
+    log.close().unwrap();
+    assert_eq!(threads(&open(&storage).unwrap()), (false, true));
+}
+
+#[test]
+fn without_threads_nothing_is_appended_that_relies_on_them_and_everything_can_be_read() {
+    let storage = SimStorage::default();
+    topic(&open(&storage).unwrap()).append(Record::new("tea")).unwrap();
+    let options = LogOptions { background: Background::NoThreads, ..Log::options() };
+    let log = match options.open_on(Path::new(DIR), Arc::new(storage.clone()), Clock::default()) {
+        Err(error) if cfg!(feature = "metrics") => return assert_eq!(error.kind(), ErrorKind::Io),
+        log => log.unwrap(),
+    };
+    let topic = topic(&log);
+    let io = |outcome: Result<()>| assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Io);
+    for _ in 0..2 {
+        io(topic.append(Record::new("milk")).map(drop));
+        io(topic.append_with(Record::new("milk"), Durability::Synced).map(drop));
+        io(log.create_topic("more", TopicConfig::with_partitions(1)).map(drop));
+        io(log.consumer("billing").topic("orders").open().map(drop));
+    }
+    let partition = topic.partition(0).unwrap();
+    assert_eq!((partition.end_offset(), partition.read_from(0).unwrap().count()), (1, 1));
+    log.close().unwrap();
+    let log = open(&storage).unwrap();
+    assert_eq!(log.topics(), ["orders"]);
+    assert_eq!(log.topic("orders").unwrap().append(Record::new("milk")).unwrap().offset, 1);
 }
 
 /// What the simulation builds on: without threads, and with ids and times given, a log does the same things twice.

@@ -11,11 +11,12 @@ use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use super::{LOCK_FILE, LOCKS_DIR, Log, META_FILE, Meta, read_meta};
 use crate::{
+    background::Background,
     clock::Clock,
     config::LogOptions,
     error::{Error, ErrorKind, Repr, Result},
     group::{CommitsCheck, OFFSETS_TOPIC, PartitionId},
-    housekeeper::{Background, Housekeeper},
+    housekeeper::Housekeeper,
     partition::Flusher,
     storage::{Lock, LockOutcome, Storage, fs::FsStorage, sim::SimStorage},
     topics::{ClosedPartition, Topics, file_finding, unless_deleted},
@@ -188,7 +189,7 @@ impl LogOptions {
 
     /// The topics in a folder that nobody has open.
     pub(super) fn closed_topics(&self, path: &Path, storage: Arc<dyn Storage>) -> Result<Topics> {
-        let (flusher, housekeeper) = (Flusher::start(Background::Stepped)?, Housekeeper::start(Background::Stepped)?);
+        let (flusher, housekeeper) = (Flusher::new(Background::Stepped), Housekeeper::new(Background::Stepped));
         let env = self.environment(path, storage, Clock::System, false, flusher, housekeeper);
         Ok(Topics::closed(env, path, self))
     }

@@ -62,7 +62,7 @@ impl DurableWait {
     }
 
     /// Whether it is; if not, `waker` is called once when it may be. Kinds `Poisoned`, `Closed` and `UnknownTopic` if it
-    /// won't be.
+    /// won't be, `Io` if there can be no thread that flushes.
     pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<()>> {
         let outcome = self.outcome().or_else(|| {
             self.register(waker);
@@ -73,10 +73,16 @@ impl DurableWait {
                 self.forget();
                 Poll::Ready(outcome)
             }
-            None => {
-                self.partition.ask_for_flush(self.offset);
-                Poll::Pending
-            }
+            None => match self.partition.env.flusher.begin() {
+                Ok(()) => {
+                    self.partition.ask_for_flush(self.offset);
+                    Poll::Pending
+                }
+                Err(error) => {
+                    self.forget();
+                    Poll::Ready(Err(error))
+                }
+            },
         }
     }
 

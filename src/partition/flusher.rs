@@ -1,11 +1,12 @@
 //! The log's one background thread: flushes what is due, raises offset ceilings ahead of need.
 //!
 //! A partition asks for a visit ([`Flusher::schedule`]) when an append makes it dirty, or when its ceiling comes near;
-//! an idle log sleeps. All that are due together are started first and then synced one by one, so that the device
+//! an idle log sleeps, and one that nobody appends to has no thread ([`Flusher::begin`]). All that are due together are started first and then synced one by one, so that the device
 //! works on all of them at once.
 //!
 //! # Invariants
 //! - Partitions are held weakly: the thread keeps none of them open.
+//! - Nothing is appended unless there is the thread.
 //! - If the thread dies, every partition is poisoned: none goes on promising a flush that won't come.
 //!
 //! # Thread safety
@@ -16,13 +17,12 @@ use std::{
     collections::BinaryHeap,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, Weak},
-    thread::{self, JoinHandle, ThreadId},
     time::Instant,
 };
 
 use crate::{
-    error::{Error, Result},
-    housekeeper::Background,
+    background::{Background, BackgroundThread},
+    error::Result,
     partition::PartitionLog,
     sync::{Condvar, Mutex},
 };
@@ -31,9 +31,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Flusher {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    /// `None` without a thread.
-    thread_id: Option<ThreadId>,
+    thread: BackgroundThread,
 }
 
 #[derive(Debug, Default)]
@@ -79,27 +77,30 @@ impl Ord for Visit {
 }
 
 impl Flusher {
-    /// Starts the thread, if there is to be one.
-    pub(crate) fn start(background: Background) -> Result<Arc<Self>> {
-        let shared = Arc::new(Shared::default());
-        if background != Background::Threads {
-            return Ok(Arc::new(Self { shared, thread: Mutex::default(), thread_id: None }));
-        }
-        let thread = thread::Builder::new()
-            .name("tidelog-flusher".into())
-            .spawn({
-                let shared = shared.clone();
-                move || run(&shared)
-            })
-            .map_err(|source| Error::io("start the flusher thread for", "the log", source))?;
-        let thread_id = Some(thread.thread().id());
-        Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)), thread_id }))
+    /// One whose thread hasn't begun.
+    pub(crate) fn new(background: Background) -> Arc<Self> {
+        let thread = BackgroundThread::new("tidelog-flusher", background);
+        Arc::new(Self { shared: Arc::default(), thread })
+    }
+
+    /// Has the thread begin, if there is to be one. To be called before anything is promised that takes a visit. Kind `Io`
+    /// if it can't be started.
+    pub(super) fn begin(&self) -> Result<()> {
+        self.thread.begin(|| {
+            let shared = self.shared.clone();
+            move || run(&shared)
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_begun(&self) -> bool {
+        self.thread.is_started()
     }
 
     /// Does what is asked for, once, due or not; only where there is no thread.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn step(&self) {
-        assert!(self.thread_id.is_none(), "the thread does it");
+        assert!(!self.thread.is_started(), "the thread does it");
         let visits = std::mem::take(&mut self.shared.agenda.lock().visits).into_sorted_vec();
         let visits = visits.into_iter().rev();
         visit(&visits.filter_map(|Reverse(visit)| Some((visit.due, visit.partition.upgrade()?))).collect::<Vec<_>>());
@@ -139,14 +140,8 @@ impl Flusher {
     pub(crate) fn stop(&self) {
         self.shared.agenda.lock().stopped = true;
         self.shared.changed.notify_one();
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            // The last handle of a log can be dropped by the thread itself, which can't wait for its own end. A panic
-            // in it has been told already: it poisoned the partitions.
-            if Some(thread::current().id()) != self.thread_id {
-                let _ = thread.join();
-            }
-        }
+        // A panic in it has been told already: it poisoned the partitions.
+        self.thread.end();
     }
 }
 

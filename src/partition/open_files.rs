@@ -26,6 +26,7 @@ use std::{
 
 use super::{PartitionLog, control::LogPosition};
 use crate::{
+    error::Result,
     housekeeper::{Chore, Housekeeper},
     storage::{File, OpenMode, Storage},
     sync::{Mutex, ReentrantMutex},
@@ -92,8 +93,13 @@ impl OpenFiles {
     /// For tests: without a spare one.
     #[cfg(test)]
     pub(crate) fn bounded(max: usize, storage: impl Storage + 'static) -> Arc<Self> {
-        let housekeeper = Housekeeper::start(Default::default()).unwrap();
+        let housekeeper = Housekeeper::new(Default::default());
         Self::new(max, Arc::new(storage), PathBuf::from("/no such file"), housekeeper)
+    }
+
+    /// Who closes them in the background, and does other chores.
+    pub(super) fn housekeeper(&self) -> &Housekeeper {
+        &self.housekeeper
     }
 
     /// How many handles of segments are open.
@@ -112,8 +118,10 @@ impl OpenFiles {
         self.open() < self.max
     }
 
-    /// Takes a partition into the queue that isn't in it. Called with its writer's lock held.
-    pub(super) fn add(&self, partition: &Arc<PartitionLog>) {
+    /// Takes a partition into the queue that isn't in it. Called with its writer's lock held. Kind `Io` if there can be no
+    /// thread that looks at the queue.
+    pub(super) fn add(&self, partition: &Arc<PartitionLog>) -> Result<()> {
+        self.housekeeper.begin()?;
         let entry = Entry { partition: Arc::downgrade(partition), end: partition.control.committed() };
         let mut queue = self.queue.lock();
         queue.entries.push_back(entry);
@@ -121,6 +129,7 @@ impl OpenFiles {
             queue.scheduled = true;
             self.housekeeper.schedule(self.this.clone(), Instant::now() + IDLE_CHECK);
         }
+        Ok(())
     }
 
     /// Closes handles until some may be opened, as far as that is possible; flushes partitions if it has to. If

@@ -27,7 +27,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::segment::Segment;
-use crate::housekeeper::Background;
+use crate::background::Background;
 
 /// So many ranges may wait. When there are more, appends are faster than this thread, and are left alone with the next.
 const WAITING: usize = 16;
@@ -140,7 +140,7 @@ mod tests {
         let env = Environment {
             storage: Arc::new(FsStorage),
             clock: crate::clock::Clock::System,
-            flusher: Flusher::start(Background::Threads).unwrap(),
+            flusher: Flusher::new(Background::Threads),
             prefaulter,
             recent_segments: Arc::default(),
             open_files: OpenFiles::bounded(16, FsStorage),

@@ -139,6 +139,14 @@ impl PartitionLog {
         Ok(Removed { segments: going as u64, bytes })
     }
 
+    /// Whether there is anything that the check may have to do some day.
+    pub(crate) fn awaits_retention(&self) -> bool {
+        let settings = &self.spec.settings;
+        settings.retention_ms().is_some()
+            || settings.retention_bytes().is_some()
+            || !self.leftovers.lock().borrow().is_empty()
+    }
+
     /// What is to be known of the sealed segments, as far as that is needed: nobody looks into ten thousand files for what
     /// the first few tell.
     fn sealed_segments(&self, segments: &[Arc<SegmentSlot>], limits: Limits, now_ms: i64) -> Result<Vec<Sealed>> {
@@ -248,7 +256,12 @@ impl PartitionLog {
             self.forget_recent_segments(first_kept);
             leftovers.borrow_mut().extend(segments[..gone].iter().map(|slot| slot.path.clone()));
         }
-        self.remove_leftovers(leftovers)
+        let removed = self.remove_leftovers(leftovers);
+        if !leftovers.borrow().is_empty() {
+            // Whose check tries again. Without a thread for it, the next open does.
+            let _ = self.env.open_files.housekeeper().begin();
+        }
+        removed
     }
 
     /// Removes the files of segments that are no longer a part of the log; what fails is tried again the next time.

@@ -501,7 +501,7 @@ impl PartitionLog {
                 return Ok(Some(needs_room));
             }
         }
-        self.queue(writer);
+        self.queue(writer)?;
         let is_fast = is_stream && writer.is_fast();
         let prefaults = is_fast && self.prefaults(writer);
         let reserved = writer.reserved;
@@ -544,12 +544,15 @@ impl PartitionLog {
         }
     }
 
-    /// Takes note that the active segment's handle is open.
-    fn queue(self: &Arc<Self>, writer: &mut Writer) {
+    /// Takes note that the active segment's handle is open or about to be, and that the threads in the background will be
+    /// needed. Kind `Io` if there are none to be had.
+    fn queue(self: &Arc<Self>, writer: &mut Writer) -> Result<()> {
         if !writer.queued {
+            self.env.flusher.begin()?;
+            self.env.open_files.add(self)?;
             writer.queued = true;
-            self.env.open_files.add(self);
         }
+        Ok(())
     }
 
     /// Closes the handle of the active segment, unless there may be something in the file that isn't on the device. False
@@ -627,6 +630,7 @@ impl PartitionLog {
 
     /// Begins a new segment with room for a frame of `bytes`. Nothing is synced, and nothing has changed if it fails.
     fn roll_segment(self: &Arc<Self>, writer: &mut Writer, bytes: u64, now_ms: i64) -> Result<()> {
+        self.queue(writer)?;
         let old = writer.segment.clone();
         let old_end = writer.end.file_position();
         let base_offset = writer.next_offset.max(old.header.base_offset + 1);
@@ -674,7 +678,6 @@ impl PartitionLog {
             scratch: std::mem::take(&mut writer.scratch),
             ..Writer::new(new, end, base_offset, writer.last_time_ms.max(now_ms))
         };
-        self.queue(writer);
         self.control.raise_next_offset(base_offset);
         self.figures.rolled();
         Ok(())

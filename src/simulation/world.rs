@@ -26,10 +26,10 @@ use super::{
     plan::{CONSUMERS, End, Failure, Level, Operation, Settings, Step, TOPICS},
 };
 use crate::{
+    background::Background,
     clock::Clock,
     config::{Durability, LogOptions, SEGMENT_BYTES_MIN},
     error::{Error, ErrorKind},
-    housekeeper::Background,
     log::Log,
     random::Sequence,
     storage::{

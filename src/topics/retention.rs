@@ -75,6 +75,11 @@ impl Retention {
         outcome.map(|()| removed)
     }
 
+    /// Whether any partition may have something to be checked.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.partitions().iter().any(|partition| partition.awaits_retention())
+    }
+
     pub(crate) fn status(&self) -> RetentionStatus {
         self.status.lock().clone()
     }

@@ -28,7 +28,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (storage, flusher) = (SimStorage::default(), Flusher::start(Default::default()).unwrap());
+        let (storage, flusher) = (SimStorage::default(), Flusher::new(Default::default()));
         let partition = open_partition(&storage, &flusher);
         let (offsets, damage) = Offsets::open(partition).unwrap();
         assert!(damage.is_empty());

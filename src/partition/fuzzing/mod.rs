@@ -30,11 +30,12 @@ use super::{
     SettingsValues, segment::segment_path,
 };
 use crate::{
+    background::Background,
     clock::Clock,
     codec::Reader,
     config::Durability,
     error::{ErrorKind, Result},
-    housekeeper::{Background, Housekeeper},
+    housekeeper::Housekeeper,
     random::{self, Sequence},
     record::{OwnedRecord, Record, RecordRef},
     storage::{OpenMode, Storage, sim::SimStorage},
@@ -123,11 +124,11 @@ impl Bench {
 
     pub(crate) fn open(&self) -> Result<(Arc<PartitionLog>, PartitionRecovery)> {
         let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
-        let housekeeper = Housekeeper::start(Background::Stepped)?;
+        let housekeeper = Housekeeper::new(Background::Stepped);
         let env = Environment {
             storage: storage.clone(),
             clock: Clock::Manual(self.now_ms.clone()),
-            flusher: Flusher::start(Background::Stepped)?,
+            flusher: Flusher::new(Background::Stepped),
             prefaulter: Arc::default(),
             recent_segments: Arc::default(),
             open_files: OpenFiles::new(1000, storage, "/no such file".into(), housekeeper),

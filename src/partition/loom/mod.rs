@@ -31,9 +31,10 @@ use std::{
 
 use super::{Environment, Flusher, OpenFiles, PartitionLog, PartitionSpec, Settings, SettingsValues};
 use crate::{
+    background::Background,
     clock::Clock,
     config::Durability,
-    housekeeper::{Background, Housekeeper},
+    housekeeper::Housekeeper,
     partition::{Batch, Cursor},
     record::Record,
     storage::sim::SimStorage,
@@ -97,8 +98,8 @@ impl World {
 
     fn with(change: impl FnOnce(&mut SettingsValues)) -> Self {
         let storage = Arc::new(SimStorage::default());
-        let flusher = Flusher::start(Background::Stepped).expect("no thread");
-        let housekeeper = Housekeeper::start(Background::Stepped).expect("no thread");
+        let flusher = Flusher::new(Background::Stepped);
+        let housekeeper = Housekeeper::new(Background::Stepped);
         let env = Environment {
             storage: storage.clone(),
             clock: Clock::Manual(Arc::new(AtomicI64::new(1_700_000_000_000))),

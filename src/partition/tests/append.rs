@@ -456,7 +456,7 @@ fn neither_writing_nor_reading_many_segments_holds_their_files() {
         let env = Environment {
             storage: Arc::new(FsStorage),
             clock: crate::clock::Clock::System,
-            flusher: Flusher::start(Default::default()).unwrap(),
+            flusher: Flusher::new(Default::default()),
             prefaulter: Arc::default(),
             recent_segments: Arc::new(RecentSegments::with_capacity(5)),
             open_files: OpenFiles::bounded(16, FsStorage),

@@ -362,7 +362,7 @@ fn a_task_that_is_woken_where_room_is_made_may_need_room_itself() {
     let env = Environment {
         storage: Arc::new(machine.storage.clone()),
         clock: Clock::Manual(machine.now_ms.clone()),
-        flusher: Flusher::start(Default::default()).unwrap(),
+        flusher: Flusher::new(Default::default()),
         prefaulter: Arc::default(),
         recent_segments: Arc::default(),
         open_files: OpenFiles::bounded(1, machine.storage.clone()),

@@ -168,7 +168,7 @@ fn a_handle_of_a_deleted_partition_holds_no_segment() {
     let env = Environment {
         storage: Arc::new(FsStorage),
         clock: Clock::System,
-        flusher: Flusher::start(Default::default()).unwrap(),
+        flusher: Flusher::new(Default::default()),
         prefaulter: Arc::default(),
         recent_segments: Arc::default(),
         open_files: OpenFiles::bounded(1000, FsStorage),

@@ -90,7 +90,7 @@ impl Machine {
         Ok(Environment {
             storage: Arc::new(self.storage.clone()),
             clock: self.clock.clone(),
-            flusher: Flusher::start(Default::default())?,
+            flusher: Flusher::new(Default::default()),
             prefaulter: Arc::default(),
             recent_segments: Arc::default(),
             open_files: OpenFiles::bounded(1000, self.storage.clone()),

@@ -21,7 +21,7 @@ impl Bench {
         let env = Environment {
             storage: Arc::new(machine.storage.clone()),
             clock: Clock::Manual(machine.now_ms.clone()),
-            flusher: Flusher::start(Default::default()).unwrap(),
+            flusher: Flusher::new(Default::default()),
             prefaulter: Arc::default(),
             recent_segments: Arc::new(RecentSegments::with_capacity(2)),
             open_files: OpenFiles::bounded(max_open_files, machine.storage.clone()),

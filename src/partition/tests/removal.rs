@@ -266,7 +266,7 @@ fn a_power_cut_amid_a_deletion_takes_nothing_else() {
                     let env = Environment {
                         storage: Arc::new(storage.clone()),
                         clock: Clock::Manual(machine.now_ms.clone()),
-                        flusher: Flusher::start(Default::default()).unwrap(),
+                        flusher: Flusher::new(Default::default()),
                         prefaulter: Arc::default(),
                         recent_segments: Arc::default(),
                         open_files: OpenFiles::bounded(1000, storage.clone()),

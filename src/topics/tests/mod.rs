@@ -28,7 +28,7 @@ impl Bench {
     }
 
     fn on(storage: SimStorage) -> Self {
-        Self { storage, flusher: Flusher::start(Default::default()).unwrap() }
+        Self { storage, flusher: Flusher::new(Default::default()) }
     }
 
     fn open(&self) -> Result<(Topics, RecoveryReport)> {
