@@ -266,13 +266,12 @@ impl OffsetIndex {
         self.entries().last().map(|word| Entry::from_word(word.load(Ordering::Relaxed)))
     }
 
-    /// The greatest entry at or below the target.
-    pub(crate) fn lookup(&self, relative_offset: u32) -> Option<Entry> {
+    /// The greatest entry at or below the target, and the one behind that.
+    pub(crate) fn lookup(&self, relative_offset: u32) -> (Option<Entry>, Option<Entry>) {
         let entries = self.entries();
-        let read = |at: usize| Entry::from_word(entries[at].load(Ordering::Relaxed));
-        let beyond = entries
-            .partition_point(|word| Entry::from_word(word.load(Ordering::Relaxed)).relative_offset <= relative_offset);
-        beyond.checked_sub(1).map(read)
+        let read = |at: usize| entries.get(at).map(|word| Entry::from_word(word.load(Ordering::Relaxed)));
+        let behind = count_up_to(entries, relative_offset);
+        (behind.checked_sub(1).and_then(read), read(behind))
     }
 
     fn entries(&self) -> &[AtomicU64] {
@@ -303,6 +302,45 @@ impl OffsetIndex {
     fn word(&self, at: usize, value: u64) {
         self.region.words()[at].store(value, Ordering::Relaxed);
     }
+}
+
+/// How many entries lie at or below the target: looked for from where it lies if records are of one size, in steps that
+/// double. So most often a few loads from one place do, and never more than twice those of a bisection.
+fn count_up_to(entries: &[AtomicU64], relative_offset: u32) -> usize {
+    let offset_at = |at: usize| Entry::from_word(entries[at].load(Ordering::Relaxed)).relative_offset;
+    let is_below = |at: usize| offset_at(at) <= relative_offset;
+    let Some(last) = entries.len().checked_sub(1) else { return 0 };
+    if is_below(last) {
+        return entries.len();
+    }
+    // It is less than the last one's, which is therefore more than zero.
+    let guess = (last as u64 * u64::from(relative_offset) / u64::from(offset_at(last)).max(1)) as usize;
+    // Those before the range are at or below the target, and the one that it ends with isn't.
+    let mut range = 0..last;
+    let mut step = 1;
+    if is_below(guess.min(last)) {
+        range.start = guess.min(last) + 1;
+        while range.len() > step {
+            let at = range.start + step;
+            if !is_below(at) {
+                range.end = at;
+                break;
+            }
+            (range.start, step) = (at + 1, step * 2);
+        }
+    } else {
+        range.end = guess.min(last);
+        while range.len() > step {
+            let at = range.end - step;
+            if is_below(at) {
+                range.start = at + 1;
+                break;
+            }
+            (range.end, step) = (at, step * 2);
+        }
+    }
+    let is_below = |word: &AtomicU64| Entry::from_word(word.load(Ordering::Relaxed)).relative_offset <= relative_offset;
+    range.start + entries.get(range).map_or(0, |entries| entries.partition_point(is_below))
 }
 
 /// Puts a new file, made by `fill`, in the place of what the path holds. What is there stays until the new one is
@@ -391,10 +429,37 @@ mod tests {
         let new = OffsetIndex::create(&storage, path, 1, 1 << 20, 0, true).unwrap();
         // Sealing cuts the file, which must be its own one.
         old.seal(&storage, path);
-        assert_eq!((old.lookup(9), new.last()), (Some(entry), None));
+        assert_eq!((old.lookup(9).0, new.last()), (Some(entry), None));
         new.append(entry);
         new.seal(&storage, path);
         assert_eq!(OffsetIndex::open_sealed(&storage, path, 1).unwrap().unwrap().last(), Some(entry));
+    }
+
+    #[test]
+    fn the_entries_around_an_offset_are_found_however_they_are_spread() {
+        let spreads: [fn(u32) -> u32; 5] = [
+            |at| at * 28,
+            |at| at * at,
+            |at| if at < 200 { at } else { 4_000_000_000 + at },
+            |at| if at < 200 { at * 10_000_000 } else { 2_000_000_000 + at },
+            |at| at + 7,
+        ];
+        for spread in spreads {
+            for count in [0, 1, 2, 3, 300] {
+                let index = OffsetIndex::in_memory(64 << 20).unwrap();
+                let entries: Vec<_> = (0..count)
+                    .map(|at| Entry { relative_offset: spread(at), position: (1 + u64::from(at)) * 4200 })
+                    .collect();
+                entries.iter().for_each(|&entry| index.append(entry));
+                let near =
+                    entries.iter().flat_map(|entry| [-1_i64, 0, 1].map(|by| i64::from(entry.relative_offset) + by));
+                for target in near.chain([0, i64::from(u32::MAX)]).filter_map(|target| u32::try_from(target).ok()) {
+                    let below = entries.iter().rev().find(|entry| entry.relative_offset <= target).copied();
+                    let above = entries.iter().find(|entry| entry.relative_offset > target).copied();
+                    assert_eq!(index.lookup(target), (below, above), "{target} of {count}");
+                }
+            }
+        }
     }
 
     /// Pages that the device didn't get are zeros, or what was there before.
@@ -439,7 +504,7 @@ mod tests {
         for _ in 0..2 {
             index.save(&storage, path).unwrap();
             let saved = OffsetIndex::open_sealed(&storage, path, 1).unwrap().unwrap();
-            assert_eq!((saved.lookup(80), saved.last()), (Some(entries[0]), Some(entries[1])));
+            assert_eq!((saved.lookup(80), saved.last()), ((Some(entries[0]), Some(entries[1])), Some(entries[1])));
         }
         assert!(OffsetIndex::open_sealed(&storage, path, 2).unwrap().is_none());
     }

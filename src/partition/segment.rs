@@ -23,7 +23,7 @@ use arc_swap::{ArcSwapOption, ArcSwapWeak};
 
 use crate::{
     error::{Error, ErrorKind, Repr, Result},
-    frame::{FrameHeader, FrameSeed},
+    frame::{ALIGNMENT, FrameHeader, FrameSeed},
     partition::{
         Environment, PartitionSpec,
         offset_index::{self, Entry, OffsetIndex},
@@ -44,6 +44,10 @@ const INDEX_EXTENSION: &str = "index";
 const TIME_INDEX_EXTENSION: &str = "timeindex";
 /// What the name of a file ends with that isn't a part of the partition yet, or no longer.
 pub(crate) const TEMPORARY_EXTENSION: &str = "tmp";
+/// How far before the likely place of a frame one is looked for, and how far behind it. Those of small frames that differ
+/// in size lie within that; of larger ones there are few to walk over.
+const LOOK_BEFORE: u64 = 192;
+const LOOK_BEHIND: u64 = 64;
 /// Digits of a base offset in a file name: as many as 2^64 has.
 const NAME_DIGITS: usize = 20;
 /// No end yet: the segment is the active one.
@@ -241,9 +245,13 @@ impl Segment {
     ///
     /// `end` is the published end. An index that is missing, damaged or wrong is rebuilt from the frames.
     pub(crate) fn nearest_frame(&self, storage: &dyn Storage, relative_offset: u32, end: u64) -> u64 {
-        let checked = |index: &OffsetIndex| match index.lookup(relative_offset) {
-            None => Some(DATA_START),
-            Some(entry) => self.names_a_frame(entry, end).then_some(entry.position),
+        let checked = |index: &OffsetIndex| {
+            let (below, above) = index.lookup(relative_offset);
+            let between = above.and_then(|above| self.frame_between(below, above, relative_offset, end));
+            between.or_else(|| match below {
+                None => Some(DATA_START),
+                Some(entry) => self.names_a_frame(entry, end).then_some(entry.position),
+            })
         };
         let loaded = self.index.load();
         if let Some(position) = loaded.as_deref().and_then(checked) {
@@ -289,6 +297,40 @@ impl Segment {
             last = (position + header.frame_bytes() as u64, header.relative_time_ms);
         }
         (last.0 == end).then(|| self.header.base_timestamp_ms.saturating_add(last.1.into()))
+    }
+
+    /// The position of the frame that has the record at `relative_offset`, or of one that lies close before it: looked for
+    /// as far between two entries as the offset is, where it is if frames are of one size, and around. `None` if there is
+    /// none. A frame is one only by a check that its own position and the segment's random id have a part in.
+    ///
+    /// That spares the walk to it from the entry, most of which is waiting for one frame's length after the other to come
+    /// from memory.
+    fn frame_between(&self, below: Option<Entry>, above: Entry, relative_offset: u32, end: u64) -> Option<u64> {
+        let below = below.unwrap_or(Entry { relative_offset: 0, position: DATA_START });
+        let bytes = above.position.checked_sub(below.position)?;
+        if bytes > 2 * offset_index::INTERVAL_BYTES {
+            // Of frames so large there is no other between the two.
+            return None;
+        }
+        let offsets = above.relative_offset.checked_sub(below.relative_offset)?;
+        let passed = relative_offset.checked_sub(below.relative_offset)?;
+        let ahead = (bytes * u64::from(passed)).checked_div(offsets.into())?;
+        let likely = below.position + ahead / ALIGNMENT as u64 * ALIGNMENT as u64;
+        let header_at = |position: u64| {
+            // SAFETY: `end` is the published end.
+            FrameHeader::decode(unsafe { self.published(position, end) }, self.seed, position).ok()
+        };
+        let is_it = |header: FrameHeader| {
+            let offsets = u64::from(header.relative_offset)..header.next_relative_offset();
+            offsets.contains(&relative_offset.into())
+        };
+        if header_at(likely).is_some_and(is_it) {
+            return Some(likely);
+        }
+        let first = likely.saturating_sub(LOOK_BEFORE).max(below.position);
+        let mut around = (first..likely + LOOK_BEHIND).step_by(ALIGNMENT);
+        let (found, header) = around.find_map(|position| Some((position, header_at(position)?)))?;
+        (header.relative_offset <= relative_offset).then_some(found)
     }
 
     /// Whether a frame with the entry's offset begins at its position.

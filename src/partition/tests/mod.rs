@@ -7,6 +7,7 @@ mod durable;
 mod faults;
 mod full_disk;
 mod life;
+mod lookup;
 mod model;
 mod open_files;
 mod paging;
