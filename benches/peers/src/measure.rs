@@ -118,17 +118,14 @@ fn fill_up(task: &Task, pool: &Pool, append: impl Fn(&mut Work<'_>) -> Result<()
 
 fn append<S: Subject>(task: &Task, pool: &Pool, threads: usize) -> Result<Outcome> {
     fs::create_dir_all(&task.dir)?;
-    if !task.grows {
-        wake_up(task)?;
-    }
     let subject = S::open(task)?;
     let run = |work: &mut Work<'_>, thread| {
         if task.workload.is_batched() { subject.append_batches(work) } else { subject.append(work, thread) }
     };
     if task.grows {
         fill_up(task, pool, |work| run(work, 0))?;
-        wake_up(task)?;
     }
+    wake_up(task)?;
     let mut work = Work::new(pool, task.warm_up_records(), WARM_UP.min(task.cap / 4), task);
     run(&mut work, 0)?;
     let warm_up = work.done;
