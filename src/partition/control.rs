@@ -315,7 +315,8 @@ impl ControlPage {
         self.word(DURABLE_OFFSET).load(Ordering::Acquire)
     }
 
-    /// Called by whoever syncs, one at a time. Who sees the position sees the offset as well.
+    /// Called by whoever syncs, one at a time, with the lock of those who sync. Who sees the position sees the offset as
+    /// well, but not the other way round: who needs both takes that lock.
     pub(crate) fn raise_durable(&self, position: LogPosition, offset: u64) {
         self.word(DURABLE_OFFSET).fetch_max(offset, Ordering::AcqRel);
         self.word(DURABLE).fetch_max(position.0, Ordering::AcqRel);

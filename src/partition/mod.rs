@@ -12,7 +12,7 @@
 //! # Thread safety
 //! Everything is shared freely. Locks are taken in this order: leftovers, torn tail, writer, then sync state, then agenda of the
 //! flusher or queue of the [open files](open_files); the checkpoint's is taken with none of these held but the first (and
-//! by who poisons, who may have the writer's). With that of a segment's times, or of the flusher's visits, no other one is
+//! by who poisons, who may have the writer's). Those of the background threads come last of all. With that of a segment's times, or of the flusher's visits, no other one is
 //! taken.
 
 mod batch;
@@ -492,7 +492,7 @@ impl PartitionLog {
     /// Waits until everything up to `target` is on the device. Of all who wait, one syncs for those that came before
     /// it began; the others form the next group meanwhile.
     fn sync_through(&self, target: LogPosition, company: Company) -> Result<()> {
-        let mut counted = false;
+        let mut group = None;
         loop {
             // Before any look at what is waited for.
             let ticket = self.synced.ticket();
@@ -501,9 +501,8 @@ impl PartitionLog {
                 return Ok(());
             }
             self.check_exists()?;
-            if company == Company::Others && !counted {
-                counted = true;
-                state.gathering.arrive();
+            if company == Company::Others {
+                group = Some(state.gathering.arrive(group));
             }
             if state.running.is_some() {
                 drop(state);
@@ -518,7 +517,7 @@ impl PartitionLog {
             if company == Company::Others {
                 state = self.gather(state);
             }
-            let group = state.gathering.depart();
+            let departed = state.gathering.depart();
             let (segments, folder_changed) = (state.unsynced.clone(), std::mem::take(&mut state.folder_changed));
             drop(state);
             let guard = PoisonOnPanic(self);
@@ -527,7 +526,9 @@ impl PartitionLog {
             std::mem::forget(guard);
             let mut state = self.sync.lock();
             state.running = None;
-            state.gathering.release(group, began.elapsed());
+            // Whom a sync has failed for is still there, or comes no more.
+            let released = if outcome.is_ok() { departed } else { 0 };
+            state.gathering.release(released, began.elapsed(), Instant::now());
             match &outcome {
                 Ok(durable) => {
                     state.unsynced.retain(|segment| segment.header.sequence >= durable.sequence().into());
@@ -541,6 +542,12 @@ impl PartitionLog {
         }
     }
 
+    /// The place below which everything is on the device, and the offset that belongs to it.
+    fn durable_mark(&self) -> (LogPosition, u64) {
+        let _pair = self.sync.lock();
+        (self.control.durable(), self.control.durable_offset())
+    }
+
     /// Whether everything up to `target` is on the device. If so, [`durable_offset`](Self::durable_offset) tells it too.
     fn is_synced(&self, target: LogPosition) -> Result<bool> {
         self.check_poison()?;
@@ -550,7 +557,7 @@ impl PartitionLog {
     /// Lets others come who share the sync that is about to begin.
     fn gather<'a>(&'a self, mut state: MutexGuard<'a, SyncState>) -> MutexGuard<'a, SyncState> {
         let began = Instant::now();
-        while state.gathering.goes_on(began.elapsed()) {
+        while state.gathering.goes_on(began, Instant::now()) {
             drop(state);
             thread::yield_now();
             state = self.sync.lock();
@@ -586,7 +593,10 @@ impl PartitionLog {
         }
         self.control.set_syncing(false);
         self.figures.synced(timer);
-        self.control.raise_durable(end, end_offset);
+        {
+            let _pair = self.sync.lock();
+            self.control.raise_durable(end, end_offset);
+        }
         let sealed = segments.iter().filter(|segment| segment.header.sequence < end.sequence().into());
         let sealed: Vec<_> = sealed.inspect(|segment| self.trim(segment)).collect();
         if !sealed.is_empty() {

@@ -139,14 +139,6 @@ impl PartitionLog {
         Ok(Removed { segments: going as u64, bytes })
     }
 
-    /// Whether there is anything that the check may have to do some day.
-    pub(crate) fn awaits_retention(&self) -> bool {
-        let settings = &self.spec.settings;
-        settings.retention_ms().is_some()
-            || settings.retention_bytes().is_some()
-            || !self.leftovers.lock().borrow().is_empty()
-    }
-
     /// What is to be known of the sealed segments, as far as that is needed: nobody looks into ten thousand files for what
     /// the first few tell.
     fn sealed_segments(&self, segments: &[Arc<SegmentSlot>], limits: Limits, now_ms: i64) -> Result<Vec<Sealed>> {
@@ -237,7 +229,7 @@ impl PartitionLog {
             self.check_open()?;
         }
         if raise {
-            let (durable_offset, durable) = (self.control.durable_offset(), self.control.durable());
+            let (durable, durable_offset) = self.durable_mark();
             self.update_checkpoint(|state| {
                 state.log_start_offset = state.log_start_offset.max(start_offset);
                 // A later scan begins there, and must not look for a segment that is gone.
@@ -258,7 +250,7 @@ impl PartitionLog {
         }
         let removed = self.remove_leftovers(leftovers);
         if !leftovers.borrow().is_empty() {
-            // Whose check tries again. Without a thread for it, the next open does.
+            // Whose check tries again, of users' topics. Without a thread for it, the next open does.
             let _ = self.env.open_files.housekeeper().begin();
         }
         removed

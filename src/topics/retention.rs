@@ -75,9 +75,10 @@ impl Retention {
         outcome.map(|()| removed)
     }
 
-    /// Whether any partition may have something to be checked.
+    /// Whether what is kept of any topic has a bound.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.partitions().iter().any(|partition| partition.awaits_retention())
+        let topics = self.topics.upgrade().map(|topics| topics.select(|_| true)).unwrap_or_default();
+        topics.iter().any(|topic| topic.settings.retention_ms().is_some() || topic.settings.retention_bytes().is_some())
     }
 
     pub(crate) fn status(&self) -> RetentionStatus {

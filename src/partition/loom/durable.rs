@@ -54,6 +54,36 @@ fn a_sync_wakes_who_waits() {
     });
 }
 
+/// One thread syncs while another reads how far that has come, as who raises the log start does, for the checkpoint.
+fn mark(mistaken: bool) {
+    let world = World::new();
+    let before = world.partition.durable_mark();
+    append(&world.partition, "first");
+    explore();
+    let syncing = world.spawn(|partition| partition.flush().expect("a flush"));
+    let found = if mistaken {
+        let offset = world.partition.durable_offset();
+        (world.partition.control.durable(), offset)
+    } else {
+        world.partition.durable_mark()
+    };
+    syncing.join().expect("a flush");
+    let after = world.partition.durable_mark();
+    assert!(before.1 < after.1 && before.0 < after.0);
+    assert!(found == before || found == after, "an offset that isn't the place's");
+}
+
+#[test]
+fn the_durable_place_and_its_offset_belong_together() {
+    check("durable_mark", || mark(false));
+}
+
+#[test]
+#[should_panic(expected = "an offset that isn't the place's")]
+fn read_without_the_lock_they_may_not() {
+    check("mistake:durable_mark_without_lock", || mark(true));
+}
+
 /// Two waits for the same flush, one of which is given up meanwhile.
 #[test]
 fn who_gives_up_takes_no_wake_up_along() {
