@@ -161,8 +161,6 @@ impl Log {
     ///   [`LimitReached`](crate::ErrorKind::LimitReached), [`Closed`](crate::ErrorKind::Closed).
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
-        // What it keeps may be bounded.
-        self.shared.housekeeper.begin()?;
         Ok(self.handle(self.shared.topics.create(name, config, &|id| self.shared.forget_topic(id))?))
     }
 
@@ -174,9 +172,6 @@ impl Log {
     /// since it was created; else those of [`create_topic`](Log::create_topic).
     pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_open()?;
-        if self.shared.topics.get(name).is_err() {
-            self.shared.housekeeper.begin()?;
-        }
         Ok(self.handle(self.shared.topics.ensure(name, config, &|id| self.shared.forget_topic(id))?))
     }
 
@@ -293,6 +288,10 @@ impl Shared {
         self.housekeeper.stop();
         self.topics.environment().prefaulter.stop();
         let outcome = self.topics.close();
+        if outcome.is_ok() {
+            // So that the next open needn't. What was to be durable is.
+            let _ = self.topics.settle();
+        }
         // Only now is there nothing to find but that the log was closed.
         self.groups.close();
         self.flusher.stop();
@@ -333,16 +332,11 @@ impl LogOptions {
         let lock = take_lock(&*storage, path)?;
         json_file::remove_temporaries(&*storage, path, |name| name == META_TEMPORARY)?;
         let mut recovery = RecoveryReport::default();
-        // Again, because only who holds the lock knows.
         let settled = Settled::look(storage.clone(), &path.join(LOCKS_DIR))?;
-        match read_meta(&*storage, path)? {
-            Some(_) if settled.is_settled() => {}
-            // By a process that may have been killed before it could make the name durable.
-            Some(_) => storage.sync_dir(path).map_err(|source| Error::io("sync the folder", path, source))?,
-            None => {
-                settled.unsettle()?;
-                write_meta(&*storage, path, &clock, &mut recovery)?;
-            }
+        // Again, because only who holds the lock knows.
+        if read_meta(&*storage, path)?.is_none() {
+            settled.unsettle()?;
+            write_meta(&*storage, path, &clock, &mut recovery)?;
         }
 
         // From here on leaps of the clock are noticed.
@@ -483,7 +477,7 @@ fn open_topics(
     housekeeper: &Arc<Housekeeper>,
     recovery: &mut RecoveryReport,
 ) -> Result<(Arc<Topics>, Arc<Groups>)> {
-    let topics = Arc::new(Topics::open(env, path, Some(settled), options, recovery)?);
+    let topics = Arc::new(Topics::open(env, path, settled, options, recovery)?);
     let groups = Groups::open(&topics, housekeeper, recovery).and_then(|groups| {
         groups.pass_commits(recovery);
         topics.finish_opening(&|topic_id| groups.forget_topic(topic_id), recovery)?;

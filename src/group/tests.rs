@@ -16,6 +16,7 @@ use crate::{
         sim::{Repeat, SimStorage},
     },
     topic::TopicState,
+    topics::Settled,
     waiter::Waiter,
 };
 
@@ -143,11 +144,17 @@ fn open_environment(storage: &SimStorage, flusher: &Arc<Flusher>) -> Environment
     }
 }
 
+fn settled(storage: &SimStorage) -> Settled {
+    let locks = Path::new("/locks");
+    storage.create_own_dir(locks).unwrap();
+    Settled::look(Arc::new(storage.clone()), locks).unwrap()
+}
+
 fn open(storage: &SimStorage, flusher: &Arc<Flusher>, housekeeper: &Arc<Housekeeper>) -> (Arc<Topics>, Arc<Groups>) {
     let env = open_environment(storage, flusher);
     let options = LogOptions::default().durability(Durability::Written);
     let mut report = RecoveryReport::default();
-    let topics = Arc::new(Topics::open(env, Path::new("/log"), None, &options, &mut report).unwrap());
+    let topics = Arc::new(Topics::open(env, Path::new("/log"), settled(storage), &options, &mut report).unwrap());
     let groups = Groups::open_with(&topics, housekeeper, SEGMENT_BYTES, &mut report).unwrap();
     assert!(report.findings().is_empty(), "{report:?}");
     (topics, Arc::new(groups))
@@ -588,7 +595,7 @@ fn the_largest_subscription_fits_also_where_an_older_version_made_the_topic() {
     bench.storage.create_dir_all(Path::new("/log")).unwrap();
     let env = open_environment(&bench.storage, &bench.flusher);
     let (options, mut report) = (LogOptions::default(), RecoveryReport::default());
-    let topics = Topics::open(env, Path::new("/log"), None, &options, &mut report).unwrap();
+    let topics = Topics::open(env, Path::new("/log"), settled(&bench.storage), &options, &mut report).unwrap();
     topics.open_internal(OFFSETS_TOPIC, old, &mut report).unwrap();
     topics.close().unwrap();
     (bench.topics, bench.groups) = open(&bench.storage, &bench.flusher, &bench.housekeeper);

@@ -122,7 +122,7 @@ impl Topics {
             return Err(Repr::TopicFileExists { topic: name.into(), path }.into());
         }
         let leftovers = self.partition_folders(|topic, _| topic == name)?;
-        orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers)?;
+        self.remove_orphans(&leftovers)?;
 
         let id = self.new_id(name)?;
         let name: Arc<str> = name.into();
@@ -134,6 +134,15 @@ impl Topics {
                 Err(error)
             }
         }
+    }
+
+    /// Removes folders that no topic has, if they hold nothing; kind `Corruption`.
+    fn remove_orphans(&self, folders: &[String]) -> Result<()> {
+        if folders.is_empty() {
+            return Ok(());
+        }
+        self.unsettle()?;
+        orphan::remove_if_empty(&*self.env.storage, &self.dir, folders).inspect_err(|_| self.doubt())
     }
 
     /// Makes partitions, and writes the topic's file that names them: from then on they are there.
@@ -148,7 +157,10 @@ impl Topics {
         let folders: Vec<_> = numbers.clone().map(|number| format!("{name}-{number}")).collect();
         self.unsettle()?;
         let created = self.env.storage.create_dirs(&self.dir, &folders);
-        created.map_err(|source| Error::io("create folders in", &self.dir, source))?;
+        created.map_err(|source| {
+            self.doubt();
+            Error::io("create folders in", &self.dir, source)
+        })?;
         // New ones have nothing to tell.
         let partitions = self.open_partitions(name, id, settings, numbers, &mut RecoveryReport::default())?;
         match self.write_file(name, id, config) {
@@ -176,7 +188,7 @@ impl Topics {
             return;
         }
         if let Ok(leftovers) = self.partition_folders(|topic, _| topic == name) {
-            let _ = orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers);
+            let _ = self.remove_orphans(&leftovers);
         }
     }
 
@@ -197,7 +209,7 @@ impl Topics {
         }
         let is_new = |topic: &str, number: u32| topic == name && (existing..count).contains(&number);
         let leftovers = self.partition_folders(is_new)?;
-        orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers)?;
+        self.remove_orphans(&leftovers)?;
 
         match self.make_partitions(&topic.name, topic.id, &topic.settings, existing..count, &config) {
             Ok(partitions) => {
@@ -211,7 +223,7 @@ impl Topics {
                 // The file may name them all the same: renamed into place, but the folder couldn't be synced.
                 let unnamed = self.read_file(name).is_ok_and(|file| file.config.partitions == existing);
                 if let (true, Ok(leftovers)) = (unnamed, self.partition_folders(is_new)) {
-                    let _ = orphan::remove_if_empty(&*self.env.storage, &self.dir, &leftovers);
+                    let _ = self.remove_orphans(&leftovers);
                 }
                 Err(error)
             }

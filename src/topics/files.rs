@@ -146,6 +146,7 @@ impl Topics {
         let temporary = format!("{TEMPORARY_PREFIX}{topic_id}");
         let content = Content { format_version: json_file::FORMAT_VERSION, topic_id, config: config.clone() };
         json_file::write(&*self.env.storage, &self.topics_dir(), &temporary, &file_name(name), &content)
+            .inspect_err(|_| self.doubt())
     }
 
     /// What stands before `suffix` in the names of files in the topics' folder, in order.

@@ -70,13 +70,12 @@ struct Life {
 }
 
 impl Topics {
-    /// Opens the topics of the log in the folder `dir`, all partitions included; unless its names are settled, they were
-    /// synced. What isn't as a clean close leaves it goes into `report`. [`finish_opening`](Topics::finish_opening) is to
+    /// Opens the topics of the log in the folder `dir`, all partitions included. What isn't as a clean close leaves it goes into `report`. [`finish_opening`](Topics::finish_opening) is to
     /// follow.
     pub(crate) fn open(
         env: Environment,
         dir: &Path,
-        settled: Option<Settled>,
+        settled: Settled,
         options: &LogOptions,
         report: &mut RecoveryReport,
     ) -> Result<Self> {
@@ -87,7 +86,7 @@ impl Topics {
             by_name: RwLock::default(),
             life: Mutex::default(),
             changes: Changes::default(),
-            settled,
+            settled: Some(settled),
         };
         match topics.open_all(report) {
             Ok(()) => Ok(topics),
@@ -105,10 +104,7 @@ impl Topics {
         let files = self.read_files()?;
         self.life.lock().deletions = self.read_markers(&files, report)?;
         // What a process that was killed has renamed into place may be in the page cache alone, and is about to be built on.
-        if !self.is_settled() {
-            self.sync_dir(&self.topics_dir())?;
-        }
-        self.settle();
+        self.settle()?;
         for file in files.into_iter().filter(|file| !file.name.starts_with(RESERVED_PREFIX)) {
             self.enter(self.open_topic(&file.name, file.id, file.config, report)?);
         }
@@ -237,14 +233,7 @@ impl Topics {
         self.changes.close();
         let mut life = self.life.lock();
         life.closed = true;
-        self.for_all_topics(PartitionLog::close)?;
-        // So that the next open needn't. What was to be durable is.
-        if let Some(settled) = self.settled.as_ref().filter(|settled| !settled.is_settled()) {
-            if self.sync_dir(&self.dir).and_then(|()| self.sync_dir(&self.topics_dir())).is_ok() {
-                settled.settle();
-            }
-        }
-        Ok(())
+        self.for_all_topics(PartitionLog::close)
     }
 
     fn is_settled(&self) -> bool {
@@ -256,10 +245,20 @@ impl Topics {
         self.settled.as_ref().map_or(Ok(()), Settled::unsettle)
     }
 
-    /// To be called when both folders were synced.
-    fn settle(&self) {
+    /// Sees to it that all names in the folder of the log and in that of the topics are on the device, unless they are
+    /// known to be; for the next open too.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let Some(settled) = self.settled.as_ref().filter(|settled| !settled.is_settled()) else { return Ok(()) };
+        self.sync_dir(&self.dir)?;
+        self.sync_dir(&self.topics_dir())?;
+        settled.settle();
+        Ok(())
+    }
+
+    /// To be called when a name may have changed and isn't known to be on the device.
+    fn doubt(&self) {
         if let Some(settled) = &self.settled {
-            settled.settle();
+            settled.doubt();
         }
     }
 
@@ -291,7 +290,10 @@ impl Topics {
     }
 
     fn sync_dir(&self, path: &Path) -> Result<()> {
-        self.env.storage.sync_dir(path).map_err(|source| Error::io("sync the folder", path, source))
+        self.env.storage.sync_dir(path).map_err(|source| {
+            self.doubt();
+            Error::io("sync the folder", path, source)
+        })
     }
 
     fn partition_dir(&self, topic: &str, number: u32) -> PathBuf {

@@ -18,6 +18,7 @@ impl Bench {
             partition.append(&Record::new("tea"), None).unwrap();
         }
         topics.close().unwrap();
+        topics.settle().unwrap();
         (bench, format!("{:032x}", orders.id))
     }
 
@@ -315,13 +316,100 @@ fn nothing_changes_where_the_mark_that_names_are_settled_cant_be_removed() {
 
     topics.create("other", config(1), &keep).unwrap();
     assert!(!bench.exists("/locks/settled"));
-    // A close that can't sync leaves it to the next open.
-    bench.storage.fail_if(|operation, path| {
-        (operation == Operation::SyncDir && path == Path::new("/log")).then_some(std::io::ErrorKind::Other)
+    // Folders of no topic, which are in the way of the next one, go too, and not before the mark.
+    topics.settle().unwrap();
+    assert!(bench.exists("/locks/settled"));
+    bench.storage.create_dir_all(Path::new("/log/more-0")).unwrap();
+    bench.storage.fail_if(move |operation, path| {
+        (operation == Operation::RemoveFile && path == mark).then_some(std::io::ErrorKind::PermissionDenied)
     });
-    topics.close().unwrap();
-    assert!(!bench.exists("/locks/settled"));
-    bench.storage.heal();
+    assert_eq!(topics.create("more", config(1), &keep).unwrap_err().path(), Some(mark));
+    assert!(bench.exists("/log/more-0"));
+}
+
+fn fail_syncs_of(bench: &Bench, folder: &'static str) {
+    bench.storage.fail_if(move |operation, path| {
+        (operation == Operation::SyncDir && path == Path::new(folder)).then_some(std::io::ErrorKind::Other)
+    });
+}
+
+/// What a sync that failed was to write, the next one may tell nothing of.
+#[test]
+fn behind_a_failed_sync_names_are_not_settled_by_the_same_process() {
+    for folder in ["/log", "/log/topics"] {
+        let (bench, _) = Bench::with_orders();
+        let (topics, _) = bench.open().unwrap();
+        fail_syncs_of(&bench, folder);
+        assert!(topics.create("other", config(1), &keep).is_err());
+        bench.storage.heal();
+        topics.close().unwrap();
+        topics.settle().unwrap();
+        assert!(!bench.exists("/locks/settled"), "{folder}");
+        let (topics, _) = bench.open().unwrap();
+        assert!(bench.exists("/locks/settled"), "by the next one, which has synced them");
+
+        // Nor where it was to settle them.
+        topics.create("more", config(1), &keep).unwrap();
+        topics.close().unwrap();
+        fail_syncs_of(&bench, folder);
+        assert!(topics.settle().is_err());
+        bench.storage.heal();
+        topics.settle().unwrap();
+        assert!(!bench.exists("/locks/settled"), "{folder}");
+    }
+}
+
+#[test]
+fn names_are_settled_behind_a_sync_of_both_folders_and_not_by_an_open_that_is_refused() {
+    let mark = Path::new("/locks/settled");
+    let (bench, _) = Bench::with_orders();
+    bench.storage.remove_file(mark).unwrap();
+    bench.write("/log/topics/orders.gone", br#"{"format_version": 2}"#);
+    bench.storage.take_trace();
+    assert_eq!(bench.open().unwrap_err().kind(), ErrorKind::UnsupportedFormat);
+    assert!(bench.storage.take_trace().is_empty());
+    bench.storage.remove_file(Path::new("/log/topics/orders.gone")).unwrap();
+
+    bench.storage.take_trace();
     bench.open().unwrap();
-    assert!(bench.exists("/locks/settled"), "made by an open");
+    let trace = bench.storage.take_trace();
+    let at = |wanted, path: &str| {
+        trace.iter().position(|it| it.operation == wanted && it.path == Path::new(path) && it.succeeded).unwrap()
+    };
+    let made = at(Operation::Create, "/locks/settled");
+    assert!(at(Operation::SyncDir, "/log") < made && at(Operation::SyncDir, "/log/topics") < made);
+}
+
+/// Nobody has synced the names of a copy.
+#[test]
+fn the_mark_of_another_folder_or_boot_is_not_believed() {
+    let mark = Path::new("/locks/settled");
+    type Change = fn(&Bench);
+    let changes: [(&str, Change); 4] = [
+        ("a copy", |bench| {
+            let bytes = bench.storage.read(Path::new("/locks/settled"), 1 << 10).unwrap();
+            bench.storage.remove_file(Path::new("/locks/settled")).unwrap();
+            bench.write("/locks/settled", &bytes);
+        }),
+        ("an empty one", |bench| bench.write("/locks/settled", b"")),
+        ("a longer one", |bench| {
+            let bytes = bench.storage.read(Path::new("/locks/settled"), 1 << 10).unwrap();
+            bench.write("/locks/settled", &[&bytes[..], &[0]].concat());
+        }),
+        ("another boot", |bench| bench.storage.reboot()),
+    ];
+    for (what, change) in changes {
+        let (bench, _) = Bench::with_orders();
+        let syncs = || {
+            bench.storage.take_trace();
+            bench.open().unwrap().0.close().unwrap();
+            let trace = bench.storage.take_trace();
+            trace.iter().filter(|it| it.operation == Operation::SyncDir && it.path.starts_with("/log")).count()
+        };
+        assert_eq!(syncs(), 0, "{what}");
+        change(&bench);
+        assert_eq!(syncs(), 2, "{what}");
+        assert!(bench.storage.entry_kind(mark).unwrap().is_some());
+        assert_eq!(syncs(), 0, "{what}");
+    }
 }

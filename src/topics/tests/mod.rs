@@ -51,7 +51,7 @@ impl Bench {
         let locks = Path::new("/locks");
         self.storage.create_own_dir(locks).unwrap();
         let settled = Settled::look(Arc::new(self.storage.clone()), locks)?;
-        let topics = Topics::open(env, Path::new("/log"), Some(settled), &LogOptions::default(), &mut report)?;
+        let topics = Topics::open(env, Path::new("/log"), settled, &LogOptions::default(), &mut report)?;
         topics.finish_opening(forget, &mut report)?;
         Ok((topics, report))
     }
@@ -272,10 +272,12 @@ fn to_open_and_close_what_nobody_appended_to_costs_little_for_each_partition_and
         let (topics, _) = bench.open().unwrap();
         topics.create("orders", config(partitions), &keep).unwrap();
         topics.close().unwrap();
+        topics.settle().unwrap();
         drop(topics);
         bench.storage.take_trace();
         let (topics, report) = bench.open().unwrap();
         topics.close().unwrap();
+        topics.settle().unwrap();
         assert!(report.is_clean(), "{report:?}");
         let trace = bench.storage.take_trace();
         let is_sync = |operation| matches!(operation, Operation::SyncData | Operation::SyncAll | Operation::SyncDir);
