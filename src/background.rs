@@ -11,11 +11,15 @@
 //! # Thread safety
 //! Any thread may call anything; the lock is held while a thread is being started, and not while it is waited for.
 
-use std::thread::{self, JoinHandle};
+use std::{
+    io,
+    path::PathBuf,
+    thread::{self, JoinHandle},
+};
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Repr, Result};
 
 /// Who does the work in the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,7 +48,7 @@ pub(crate) struct BackgroundThread {
 enum State {
     NotYet,
     Running(JoinHandle<()>),
-    /// Or never to be one.
+    /// It has ended, or is never to be started.
     Ended,
 }
 
@@ -59,7 +63,7 @@ impl BackgroundThread {
         }
     }
 
-    /// Starts it, unless it was started, has ended, or isn't to be. Kind `Io` if the system has no more threads.
+    /// Starts it, unless it was started, has ended, or isn't to be. Kind `LimitReached` if the system has no more threads.
     pub(crate) fn begin<F: FnOnce() + Send + 'static>(&self, body: impl FnOnce() -> F) -> Result<()> {
         let mut state = self.state.lock();
         if matches!(*state, State::NotYet) {
@@ -67,7 +71,7 @@ impl BackgroundThread {
             #[cfg(test)]
             let builder = if self.refused { builder.stack_size(usize::MAX >> 1) } else { builder };
             let thread = builder.spawn(body());
-            *state = State::Running(thread.map_err(|source| Error::io("start a thread for", "the log", source))?);
+            *state = State::Running(thread.map_err(refused)?);
         }
         Ok(())
     }
@@ -87,6 +91,15 @@ impl BackgroundThread {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn is_started(&self) -> bool {
         matches!(*self.state.lock(), State::Running(_))
+    }
+}
+
+/// Most often it is a limit of the process or of its group (`EAGAIN`).
+fn refused(source: io::Error) -> Error {
+    let (operation, path) = ("start a thread for", PathBuf::from("the log"));
+    match source.kind() {
+        io::ErrorKind::WouldBlock => Repr::LimitReached { operation, path, source }.into(),
+        _ => Error::io(operation, path, source),
     }
 }
 
@@ -127,7 +140,7 @@ mod tests {
         let thread = BackgroundThread::new("test", Background::NoThreads);
         for _ in 0..2 {
             let error = thread.begin(|| || panic!("a thread")).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Io);
+            assert_eq!(error.kind(), ErrorKind::LimitReached, "{error}");
             assert!(!thread.is_started());
         }
         thread.end();

@@ -24,7 +24,7 @@ pub enum ErrorKind {
     Io,
     /// No space is left for what was to be written. Reads go on; appends succeed again once there is space.
     StorageFull,
-    /// The process, or the system, has no more file descriptors, maps or memory for maps: see
+    /// The process, or the system, has no more file descriptors, threads, maps or memory for maps: see
     /// [`LogOptions::max_open_files`](crate::LogOptions::max_open_files). Nothing is lost, and the same call succeeds
     /// once there are some again.
     LimitReached,

@@ -6,7 +6,7 @@
 //! - A chore that panics is told by the panic hook, doesn't end the others, and is tried again after a while.
 //!
 //! # Thread safety
-//! Any thread may call anything; `schedule` takes a short lock.
+//! Any thread may call anything; `schedule` takes a short lock, and `begin` one that is held while the thread is started.
 
 use std::{
     cmp::Reverse,
@@ -62,7 +62,7 @@ impl Housekeeper {
     }
 
     /// Has the thread, if there is to be one, begin with what is scheduled. To be called by whoever has a chore that isn't
-    /// to wait for others to call it. Kind `Io` if it can't be started.
+    /// to wait for others to call it. Kind `LimitReached` if there are no more threads.
     pub(crate) fn begin(&self) -> Result<()> {
         self.thread.begin(|| {
             let shared = self.shared.clone();

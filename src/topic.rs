@@ -90,9 +90,11 @@ fn verify<'a>(
 /// that no more goes to the device than was appended). Now and then one waits: for other threads that append to the same
 /// partition; to reserve space in the file (about every 64 KiB to a few MiB); to begin a new segment; for another partition's flush
 /// when too many files are open (see [`LogOptions::max_open_files`](crate::LogOptions::max_open_files)); and for the
-/// device when
-/// numbers for new records have to be reserved there, which is done ahead in the background. With
+/// device when numbers for new records have to be reserved there, which is done ahead in the background. With
 /// [`Durability::Synced`], each waits for the device.
+///
+/// The first append to a log since it was opened starts two threads, which inherit what threads do inherit of the one that
+/// appends: where it may run, and how urgently.
 #[derive(Clone)]
 pub struct Topic {
     state: Arc<TopicState>,
@@ -154,7 +156,7 @@ impl Topic {
     ///   nothing was appended.
     /// - [`StorageFull`](crate::ErrorKind::StorageFull): nothing was appended; appends succeed again once there is
     ///   space.
-    /// - [`LimitReached`](crate::ErrorKind::LimitReached): the process has no more descriptors or maps; with
+    /// - [`LimitReached`](crate::ErrorKind::LimitReached): the process has no more descriptors, threads or maps; with
     ///   [`Durability::Synced`] the record may have been appended. Appends succeed again once there are some.
     /// - [`Io`](crate::ErrorKind::Io), [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed, now or
     ///   earlier; with [`Durability::Synced`] the record may have been appended.

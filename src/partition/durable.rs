@@ -62,7 +62,7 @@ impl DurableWait {
     }
 
     /// Whether it is; if not, `waker` is called once when it may be. Kinds `Poisoned`, `Closed` and `UnknownTopic` if it
-    /// won't be, `Io` if there can be no thread that flushes.
+    /// won't be, `LimitReached` if there can be no thread that flushes.
     pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<()>> {
         let outcome = self.outcome().or_else(|| {
             self.register(waker);

@@ -1,4 +1,4 @@
-//! The log's one background thread: flushes what is due, raises offset ceilings ahead of need.
+//! The log's first background thread: flushes what is due, raises offset ceilings ahead of need.
 //!
 //! A partition asks for a visit ([`Flusher::schedule`]) when an append makes it dirty, or when its ceiling comes near;
 //! an idle log sleeps, and one that nobody appends to has no thread ([`Flusher::begin`]). All that are due together are started first and then synced one by one, so that the device
@@ -7,7 +7,7 @@
 //! # Invariants
 //! - Partitions are held weakly: the thread keeps none of them open.
 //! - Nothing is appended unless there is the thread.
-//! - If the thread dies, every partition is poisoned: none goes on promising a flush that won't come.
+//! - If the thread dies, every partition is poisoned, also one that is opened later: none goes on promising a flush that won't come.
 //!
 //! # Thread safety
 //! Any thread may call anything; `schedule` takes a short lock and may be called under a partition's writer lock.
@@ -26,6 +26,9 @@ use crate::{
     partition::PartitionLog,
     sync::{Condvar, Mutex},
 };
+
+/// Why partitions are poisoned that nobody flushes any more.
+const DIED: &str = "the flusher thread died";
 
 /// The handle of the thread.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ struct Agenda {
     /// The number of partitions at which to look for those again: twice what was left the last time.
     sweep_at: usize,
     stopped: bool,
+    /// It has panicked.
+    died: bool,
 }
 
 #[derive(Debug)]
@@ -83,8 +88,8 @@ impl Flusher {
         Arc::new(Self { shared: Arc::default(), thread })
     }
 
-    /// Has the thread begin, if there is to be one. To be called before anything is promised that takes a visit. Kind `Io`
-    /// if it can't be started.
+    /// Has the thread begin, if there is to be one. To be called before anything is promised that takes a visit. Kind
+    /// `LimitReached` if there are no more threads.
     pub(super) fn begin(&self) -> Result<()> {
         self.thread.begin(|| {
             let shared = self.shared.clone();
@@ -114,6 +119,11 @@ impl Flusher {
             agenda.sweep_at = 2 * agenda.partitions.len() + 16;
         }
         agenda.partitions.push(Arc::downgrade(partition));
+        let died = agenda.died;
+        drop(agenda);
+        if died {
+            partition.poison(DIED);
+        }
     }
 
     /// Asks for a visit ([`PartitionLog::maintain`]) at `due`. Ignored once stopped.
@@ -156,11 +166,11 @@ fn run(shared: &Shared) {
     if panic::catch_unwind(AssertUnwindSafe(|| visit_all(shared))).is_err() {
         let partitions = {
             let mut agenda = shared.agenda.lock();
-            agenda.stopped = true;
+            (agenda.stopped, agenda.died) = (true, true);
             std::mem::take(&mut agenda.partitions)
         };
         for partition in partitions.iter().filter_map(Weak::upgrade) {
-            partition.poison("the flusher thread died");
+            partition.poison(DIED);
         }
     }
 }

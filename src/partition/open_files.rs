@@ -118,8 +118,8 @@ impl OpenFiles {
         self.open() < self.max
     }
 
-    /// Takes a partition into the queue that isn't in it. Called with its writer's lock held. Kind `Io` if there can be no
-    /// thread that looks at the queue.
+    /// Takes a partition into the queue that isn't in it. Called with its writer's lock held. Kind `LimitReached` if
+    /// there are no more threads, for one that looks at the queue.
     pub(super) fn add(&self, partition: &Arc<PartitionLog>) -> Result<()> {
         self.housekeeper.begin()?;
         let entry = Entry { partition: Arc::downgrade(partition), end: partition.control.committed() };

@@ -29,6 +29,9 @@ use parking_lot::Mutex;
 use super::segment::Segment;
 use crate::background::Background;
 
+/// So much is made in one call, which keeps others in the process from mapping and unmapping anything.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// So many ranges may wait. When there are more, appends are faster than this thread, and are left alone with the next.
 const WAITING: usize = 16;
 
@@ -76,18 +79,24 @@ impl Prefaulter {
         let (wanted, ranges) = sync_channel(WAITING);
         let is_there = self.is_there.clone();
         let thread = thread::Builder::new().name("tidelog-prefaulter".into()).spawn(move || run(&ranges, &is_there));
-        if thread.is_err() {
-            self.is_there.store(false, Ordering::Relaxed);
+        match thread {
+            Ok(thread) => Some(Worker { wanted, thread }),
+            Err(_) => {
+                self.is_there.store(false, Ordering::Relaxed);
+                None
+            }
         }
-        Some(Worker { wanted, thread: thread.ok()? })
     }
 
     /// Ends the thread, for good, and waits for what it is at.
     pub(crate) fn stop(&self) {
-        let mut worker = self.worker.lock();
-        // Under the lock, so that nothing begins behind it.
-        self.is_there.store(false, Ordering::Relaxed);
-        if let Some(Worker { wanted, thread }) = worker.take() {
+        let worker = {
+            let mut worker = self.worker.lock();
+            // Under the lock, so that nothing begins behind it.
+            self.is_there.store(false, Ordering::Relaxed);
+            worker.take()
+        };
+        if let Some(Worker { wanted, thread }) = worker {
             drop(wanted);
             // It can't panic, and holds nothing whose end would bring us here.
             let _ = thread.join();
@@ -104,13 +113,15 @@ impl Drop for Prefaulter {
 /// Makes pages until nobody can want any, or the system can't.
 fn run(ranges: &Receiver<Wanted>, is_there: &AtomicBool) {
     for (segment, range) in ranges {
-        // What waits when it was stopped isn't needed.
-        if !is_there.load(Ordering::Relaxed) {
-            return;
-        }
         let Some(segment) = segment.upgrade() else { continue };
-        if !segment.region.prefault(range) {
-            is_there.store(false, Ordering::Relaxed);
+        for start in range.clone().step_by(PIECE_BYTES) {
+            // What waits when it was stopped isn't needed.
+            if !is_there.load(Ordering::Relaxed) {
+                return;
+            }
+            if !segment.region.prefault(start..range.end.min(start + PIECE_BYTES)) {
+                is_there.store(false, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -195,6 +206,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let prefaulter = Prefaulter::new(Background::Threads);
             let partition = open(dir.path(), durability, prefaulter.clone());
+            let before = partition.prefaults(&partition.writer().unwrap());
+            assert_eq!(before, durability == Durability::Written && cfg!(target_os = "linux"));
             for _ in 0..100 {
                 partition.append_batch(&records, None, &mut Vec::new()).unwrap();
                 if durability == Durability::Written {
@@ -202,6 +215,8 @@ mod tests {
                 }
             }
             assert!(!has_begun(&prefaulter), "{durability:?}");
+            // However fast it was.
+            assert!(!partition.prefaults(&partition.writer().unwrap()));
             partition.close().unwrap();
         }
     }

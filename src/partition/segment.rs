@@ -301,24 +301,31 @@ impl Segment {
 
     /// The position of the frame that has the record at `relative_offset`, or of one that lies close before it: looked for
     /// as far between two entries as the offset is, where it is if frames are of one size, and around. `None` if there is
-    /// none. A frame is one only by a check that its own position and the segment's random id have a part in.
+    /// none. A frame is one only by a check that its own position and the segment's random id have a part in, and if it lies
+    /// between the entries by place and by offset.
     ///
     /// That spares the walk to it from the entry, most of which is waiting for one frame's length after the other to come
-    /// from memory.
+    /// from memory. Where offsets fall, in a file that nobody wrote, it may be another one than a walk comes to.
     fn frame_between(&self, below: Option<Entry>, above: Entry, relative_offset: u32, end: u64) -> Option<u64> {
         let below = below.unwrap_or(Entry { relative_offset: 0, position: DATA_START });
         let bytes = above.position.checked_sub(below.position)?;
         if bytes > 2 * offset_index::INTERVAL_BYTES {
-            // Of frames so large there is no other between the two.
+            // Too far apart for a guess: by a large frame, or a gap in the index.
             return None;
         }
         let offsets = above.relative_offset.checked_sub(below.relative_offset)?;
         let passed = relative_offset.checked_sub(below.relative_offset)?;
         let ahead = (bytes * u64::from(passed)).checked_div(offsets.into())?;
         let likely = below.position + ahead / ALIGNMENT as u64 * ALIGNMENT as u64;
+        let between = u64::from(below.relative_offset)..=u64::from(above.relative_offset);
         let header_at = |position: u64| {
             // SAFETY: `end` is the published end.
-            FrameHeader::decode(unsafe { self.published(position, end) }, self.seed, position).ok()
+            let frame = unsafe { self.published(position, end) };
+            FrameHeader::decode(frame, self.seed, position).ok().filter(|header| {
+                between.contains(&header.relative_offset.into())
+                    && between.contains(&header.next_relative_offset())
+                    && position + header.frame_bytes() as u64 <= above.position
+            })
         };
         let is_it = |header: FrameHeader| {
             let offsets = u64::from(header.relative_offset)..header.next_relative_offset();
@@ -326,6 +333,9 @@ impl Segment {
         };
         if header_at(likely).is_some_and(is_it) {
             return Some(likely);
+        }
+        if bytes > LOOK_BEFORE * u64::from(offsets) {
+            return None;
         }
         let first = likely.saturating_sub(LOOK_BEFORE).max(below.position);
         let mut around = (first..likely + LOOK_BEHIND).step_by(ALIGNMENT);

@@ -351,6 +351,7 @@ impl PartitionLog {
         let count = u64::from(encoder.record_count());
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
         if self.must_roll(writer, bytes, count, now_ms) {
+            self.queue(writer)?;
             let rolled = self.with_room(at_any_rate, || self.roll_segment(writer, bytes, now_ms))?;
             if let Some(needs_room) = rolled {
                 return Ok(needs_room);
@@ -491,6 +492,7 @@ impl PartitionLog {
         is_stream: bool,
         at_any_rate: bool,
     ) -> Result<Option<Step>> {
+        self.queue(writer)?;
         let segment = &writer.segment;
         if !segment.file.is_open() {
             let open = || match segment.open_file(&self.env) {
@@ -501,7 +503,6 @@ impl PartitionLog {
                 return Ok(Some(needs_room));
             }
         }
-        self.queue(writer)?;
         let is_fast = is_stream && writer.is_fast();
         let prefaults = is_fast && self.prefaults(writer);
         let reserved = writer.reserved;
@@ -530,7 +531,7 @@ impl PartitionLog {
     /// Whether the pages of a fast stream are made ahead. Not where syncs come again and again: each would write what was
     /// made, and then there is a fault for each page all the same. Large pages, of which each takes one, serve those best
     /// (`cargo bench --bench latency`).
-    fn prefaults(&self, writer: &Writer) -> bool {
+    pub(super) fn prefaults(&self, writer: &Writer) -> bool {
         self.env.prefaulter.is_there()
             && self.spec.settings.durability() == Durability::Written
             && self.pending_interval.load(Ordering::Relaxed) == NOT_PENDING
@@ -545,7 +546,7 @@ impl PartitionLog {
     }
 
     /// Takes note that the active segment's handle is open or about to be, and that the threads in the background will be
-    /// needed. Kind `Io` if there are none to be had.
+    /// needed. Kind `LimitReached` if there are none to be had.
     fn queue(self: &Arc<Self>, writer: &mut Writer) -> Result<()> {
         if !writer.queued {
             self.env.flusher.begin()?;
@@ -628,9 +629,8 @@ impl PartitionLog {
             || (!writer.is_empty() && self.spec.settings.segment_ms().is_some_and(|limit| age_ms >= limit))
     }
 
-    /// Begins a new segment with room for a frame of `bytes`. Nothing is synced, and nothing has changed if it fails.
+    /// Begins a new segment with room for a frame of `bytes`, in a partition that is queued. Nothing is synced, and nothing has changed if it fails.
     fn roll_segment(self: &Arc<Self>, writer: &mut Writer, bytes: u64, now_ms: i64) -> Result<()> {
-        self.queue(writer)?;
         let old = writer.segment.clone();
         let old_end = writer.end.file_position();
         let base_offset = writer.next_offset.max(old.header.base_offset + 1);
@@ -697,6 +697,7 @@ impl PartitionLog {
             return Ok(());
         }
         let now_ms = self.env.clock.now_ms().max(writer.last_time_ms);
+        self.queue(&mut writer)?;
         self.roll_segment(&mut writer, 0, now_ms)
     }
 

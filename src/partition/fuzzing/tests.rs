@@ -87,6 +87,10 @@ fn seeds_of_segment_open() {
         ("gap", of(8, 0, 9, &[&three, &[2, 0, 200], &three])),
         ("epoch-falls", of(8, 0, 9, &[&[2, 2, 5], &three, &[2, 3, 2], &three])),
         ("offset-falls", of(8, 0, 9, &[&three, &[2, 1, 2], &three])),
+        (
+            "offset-falls-at-the-likely-place",
+            of(8, 0, 5, &[&three, &[4, 240], &[2, 1, 2], &frame(9), &[2, 0, 1], &[4, 255], &[4, 255], &frame(4)]),
+        ),
         ("offset-again-behind-damage", of(8, 0, 9, &[&three, &flip(10), &[2, 1, 1], &three])),
         ("damage-that-takes-nothing", of(10, 0, 0, &[&[4, 0], &three])),
         ("claims-durability", of(8, 0, 0, &[&three, &[2, 4, 0], &frame(4), &flip(90)])),

@@ -77,7 +77,7 @@ fn what_looks_like_a_frame_in_a_payload_is_not_found() {
     }
 }
 
-/// Every header but the first ones damaged, one at a time: its own record is told as damaged, and no other.
+/// Headers damaged, one at a time: its own record is told as damaged, and no other.
 #[test]
 fn a_damaged_frame_is_told_to_who_looks_it_up_and_to_nobody_else() {
     let machine = Machine::new();

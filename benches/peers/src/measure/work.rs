@@ -124,6 +124,7 @@ impl<'p> Work<'p> {
 
 /// Out of the way of what is measured, which doesn't compare.
 #[cold]
+#[inline(never)]
 fn compare(pool: &Pool, number: u64, record: &[u8]) {
     assert_eq!(record, pool.payload(number), "record {number} isn't what was appended");
 }
